@@ -1,0 +1,188 @@
+"""The contract that every broker keeps: what a queue can do, and within which limits.
+
+The limits are those of Azure Storage Queue, so that what runs on one broker runs on every other.
+All times are whole seconds, because the service knows no fractions of one.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from qworker.errors import InvalidQueueName, MessageTooLarge
+
+MAX_BATCH: Final = 32
+"""Messages that one get or peek may ask for."""
+MAX_BODY_BYTES: Final = 65_536
+"""Bytes of UTF-8 in a message's body."""
+MAX_VISIBILITY: Final = 7 * 24 * 3600
+"""Seconds a message may stay invisible."""
+
+_QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
+_MIN_NAME, _MAX_NAME = 3, 63
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that a get has leased to its receiver."""
+
+    id: str
+    receipt: str
+    """The right to update or delete it; replaced by each update, void once the message is received again."""
+    dequeue_count: int
+    """How often it has been received, this time included."""
+    body: str
+    inserted_at: datetime
+    expires_at: datetime | None
+    """When the broker drops it unprocessed; None means never."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeekedMessage:
+    """A visible message that was looked at and left where it was."""
+
+    id: str
+    dequeue_count: int
+    body: str
+    inserted_at: datetime
+    expires_at: datetime | None
+
+
+class Queue(ABC):
+    """One named queue of a broker.
+
+    Any method may raise a BrokerError; QueueNotFound and QueueBeingDeleted are not repeated below.
+    Safe to use from any thread and any event loop.
+    """
+
+    name: str
+
+    @abstractmethod
+    async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
+        """Add a message and return its id.
+
+        It becomes visible after *delay* seconds (0 to 7 days) and is dropped *ttl* seconds (at least 1, more than
+        *delay*) after now; without a *ttl* it never expires.
+
+        Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
+        """
+
+    @abstractmethod
+    async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
+        """Lease up to *limit* (1 to 32) visible messages for *visibility* seconds (1 to 7 days).
+
+        Never waits for messages to come: an empty list means that none is visible.
+        """
+
+    @abstractmethod
+    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
+        """Return up to *limit* (1 to 32) visible messages without leasing them."""
+
+    @abstractmethod
+    async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
+        """Let a leased message reappear in *visibility* seconds (0 to 7 days) from now; return its new receipt.
+
+        A *body* replaces the message's own; without one it is kept. The dequeue count is not touched.
+
+        Raises LeaseLost if the receipt is not the newest or the message is gone.
+        """
+
+    @abstractmethod
+    async def delete(self, message_id: str, receipt: str) -> None:
+        """Delete a leased message.
+
+        Raises LeaseLost if the receipt is not the newest or the message is gone.
+        """
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """Delete all messages, the invisible ones too."""
+
+    @abstractmethod
+    async def count(self) -> int:
+        """Return how many messages there are, about; the invisible ones count too."""
+
+
+class Broker(ABC):
+    """The place that holds queues: a storage account, an SQLite file.
+
+    Making one does nothing yet: connections are opened at the first call, one set for each event loop that calls.
+    Safe to use from any thread, any event loop, and after a fork.
+    """
+
+    label: str
+    """What it is and where, without secrets: for logs."""
+    poll_max: float
+    """Seconds between polls of an idle queue, unless settings say otherwise."""
+    shared: bool
+    """Whether other processes can reach the same queues."""
+
+    @abstractmethod
+    def queue(self, name: str) -> Queue:
+        """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""
+
+    @abstractmethod
+    async def create_queue(self, name: str) -> bool:
+        """Create a queue; return False if it was there already. Raises InvalidQueueName."""
+
+    @abstractmethod
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages. Raises QueueNotFound."""
+
+    @abstractmethod
+    async def list_queues(self, prefix: str = "") -> list[str]:
+        """Return the names of all queues that begin with *prefix*, sorted."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later call opens new ones."""
+
+
+def check_queue_name(name: str) -> str:
+    """Return *name* if every broker takes it as a queue's name; raises InvalidQueueName."""
+    if not _MIN_NAME <= len(name) <= _MAX_NAME:
+        raise InvalidQueueName(name, f"has {len(name)} characters: use {_MIN_NAME} to {_MAX_NAME}")
+    if not _QUEUE_NAME.fullmatch(name):
+        raise InvalidQueueName(
+            name,
+            "is not allowed: use lower-case letters, digits and single hyphens between them",
+        )
+    return name
+
+
+def check_body(body: str) -> str:
+    """Return *body* if it fits into a message; raises MessageTooLarge."""
+    # A string has at most as many characters as bytes: the common case is decided without encoding it.
+    if len(body) * 4 > MAX_BODY_BYTES and (size := len(body.encode())) > MAX_BODY_BYTES:
+        raise MessageTooLarge(size, MAX_BODY_BYTES)
+    return body
+
+
+def check_put(delay: int, ttl: int | None) -> None:
+    """Raise ValueError unless every broker takes these for a put."""
+    _check_range("delay", delay, 0, MAX_VISIBILITY)
+    if ttl is not None and ttl <= delay:
+        msg = f"ttl must be more than the delay of {delay} s, not {ttl}"
+        raise ValueError(msg)
+
+
+def check_limit(limit: int) -> None:
+    """Raise ValueError unless every broker takes this as the size of a batch."""
+    _check_range("limit", limit, 1, MAX_BATCH)
+
+
+def check_lease(visibility: int) -> None:
+    """Raise ValueError unless every broker takes this as a get's visibility timeout."""
+    _check_range("visibility", visibility, 1, MAX_VISIBILITY)
+
+
+def check_visibility(visibility: int) -> None:
+    """Raise ValueError unless every broker takes this as an update's visibility timeout."""
+    _check_range("visibility", visibility, 0, MAX_VISIBILITY)
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        msg = f"{name} must be between {low} and {high}, not {value}"
+        raise ValueError(msg)

@@ -1,0 +1,1 @@
+"""What tests of qworker, of a broker and of an application need."""
