@@ -1,0 +1,164 @@
+"""What a running handler can know and do: its Context."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from qworker.errors import QworkerError
+from qworker.job import Job
+
+if TYPE_CHECKING:  # structlog takes a tenth of a second to import, which a producer need not pay
+    from structlog.typing import FilteringBoundLogger
+
+SaveState = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+class NoContext(QworkerError):
+    """There is no running job here to have a Context."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no job is running here: a Context exists only while a worker runs a handler; "
+            "in a test, pass one made by qworker.testing.make_context()",
+        )
+
+
+class Context:
+    """One attempt of one job, as its handler sees it."""
+
+    def __init__(  # noqa: PLR0913 — a record; only the worker and tests make one
+        self,
+        job: Job,
+        *,
+        queue: str,
+        attempt: int = 1,
+        deadline: datetime | None = None,
+        state: Any = None,
+        save_state: SaveState | None = None,
+        lease_lost: Callable[[], bool] = lambda: False,
+        resources: Mapping[str, Any] = MappingProxyType({}),
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.job = job
+        self.queue = queue
+        self.attempt = attempt
+        """1, 2, 3 …: deliveries that were given back by no fault of the job don't count."""
+        self.deadline = deadline
+        """When the task's timeout will end this attempt; None if it has none."""
+        self.state = state
+        """What the last checkpoint of an earlier attempt, or of this one, saved; None before the first."""
+        self.resources = resources
+        """What the app's lifespan yielded."""
+        self._save_state = save_state
+        self._lease_lost = lease_lost
+        self._loop = loop
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, the same in each attempt."""
+        return self.job.id
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.job.task
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """When the producer made the job; None if it did not say."""
+        return self.job.enqueued_at
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the producer sent along beside the arguments."""
+        return self.job.headers
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether the message belongs to someone else by now: whatever this attempt does, another repeats it."""
+        return self._lease_lost()
+
+    @property
+    def log(self) -> "FilteringBoundLogger":
+        """A structlog logger, bound to job, task, attempt and queue."""
+        import structlog  # noqa: PLC0415 — see above
+
+        logger = structlog.get_logger("qworker.handler")
+        bound = logger.bind(job=self.job.id, task=self.job.task, attempt=self.attempt, queue=self.queue)
+        return cast("FilteringBoundLogger", bound)
+
+    async def acheckpoint(self, state: Any) -> None:
+        """Save *state* in the message itself, where the next attempt finds it as ``ctx.state``.
+
+        Any JSON value, or what the task's ``state`` model says. The lease is renewed by the same request.
+
+        Raises LeaseLost if the message belongs to someone else, MessageTooLarge if it would outgrow the message,
+        and other BrokerErrors; the old state is then still there.
+        """
+        if self._save_state is None:
+            raise QworkerError("this Context can't save a state: its handler runs in a process of its own")
+        save = self._save_state(state)
+        if self._loop is None or self._loop is _running_loop():
+            await save
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(save, self._loop))
+        self.state = state
+
+    def checkpoint(self, state: Any) -> None:
+        """Do the same from a handler that is a plain function."""
+        if _running_loop() is not None:
+            raise QworkerError("checkpoint() would block the event loop here: use 'await ctx.acheckpoint(…)'")
+        if self._loop is None:
+            asyncio.run(self.acheckpoint(state))
+        else:
+            asyncio.run_coroutine_threadsafe(self.acheckpoint(state), self._loop).result()
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.task} {self.job_id}, attempt {self.attempt}>"
+
+
+class _Injected(Context):
+    """Stands in a signature for the Context that the worker will pass."""
+
+    def __init__(self) -> None:
+        """Have nothing of a Context but its type."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_is_injected":
+            return super().__getattribute__(name)
+        return getattr(current(), name)
+
+    def __repr__(self) -> str:
+        return "INJECTED"
+
+
+INJECTED: Final[Context] = _Injected()
+"""The default of a Context parameter: ``async def send(to: str, *, ctx: Context = INJECTED)``.
+
+It tells type checkers that a producer need not pass one. Used without a worker, it raises NoContext.
+"""
+
+_current: ContextVar[Context] = ContextVar("qworker.current")
+
+
+def current() -> Context:
+    """Return the Context of the job that runs here. Raises NoContext where none does."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise NoContext from None
+
+
+def set_current(ctx: Context) -> None:
+    """Make *ctx* the one that current() finds, in the running task or thread; for the engine and for tests."""
+    _current.set(ctx)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,163 @@
+"""The JSON text in a message, version 1.
+
+::
+
+    {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
+
+Optional: ``releases``, ``state``, ``headers``, ``expires_at``. The least a producer may send is ``{"task":"…"}``.
+Keys that this version doesn't know are ignored, so that a newer producer can run beside an older worker.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NoReturn
+
+from qworker.errors import InvalidEnvelope
+from qworker.job import EMPTY, Job
+
+VERSION: Final = 1
+Encoding = Literal["text", "base64"]
+"""How a body goes over the wire: as the JSON text itself, or as Base64 of it, which Azure Functions expects."""
+
+# Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
+_NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
+
+
+def encode(job: Job, encoding: Encoding = "text") -> str:
+    """Return the body of a message that carries *job*.
+
+    Raises ValueError for what JSON can't say: a lone surrogate, a number that is not finite.
+    """
+    fields: dict[str, Any] = {"v": VERSION, "id": job.id, "task": job.task, "args": job.args, "kwargs": job.kwargs}
+    if job.enqueued_at is not None:
+        fields["enqueued_at"] = _iso(job.enqueued_at)
+    if job.expires_at is not None:
+        fields["expires_at"] = _iso(job.expires_at)
+    if job.releases:
+        fields["releases"] = job.releases
+    if job.state is not None:
+        fields["state"] = job.state
+    if job.headers:
+        fields["headers"] = dict(job.headers)
+    return as_body(fields, encoding)
+
+
+def as_body(value: Mapping[str, Any], encoding: Encoding = "text") -> str:
+    """Return *value* as JSON text that survives the XML of the service's protocol."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    data = text.encode()  # a lone surrogate fails here, before anything is sent
+    return base64.b64encode(data).decode("ascii") if encoding == "base64" else text
+
+
+def decode(body: str, *, message_id: str) -> Job:
+    """Return the job in a message's body; a producer that sent no job id gets the message's id.
+
+    Raises InvalidEnvelope, and nothing else, whatever the body is.
+    """
+    fields = as_fields(body)
+    version = fields.get("v", VERSION)
+    if version != VERSION or isinstance(version, bool):
+        raise InvalidEnvelope(f"its version is {version!r}, this worker reads version {VERSION}")
+    return Job(
+        id=_text(fields, "id", message_id),
+        task=_text(fields, "task", None),
+        args=_typed(fields, "args", list, []),
+        kwargs=_typed(fields, "kwargs", dict, {}),
+        enqueued_at=_moment(fields, "enqueued_at"),
+        expires_at=_moment(fields, "expires_at"),
+        releases=_count(fields, "releases"),
+        state=fields.get("state"),
+        headers=_headers(fields),
+    )
+
+
+def with_release(job: Job) -> Job:
+    """Return *job* with one delivery more that doesn't count as an attempt."""
+    return replace(job, releases=job.releases + 1)
+
+
+def as_fields(body: str) -> dict[str, Any]:
+    """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
+    text = body if body.lstrip()[:1] in {"{", "["} else _from_base64(body)
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidEnvelope("its JSON is nested too deeply") from None
+    except ValueError as error:  # a JSONDecodeError, or an integer of more digits than Python converts
+        raise InvalidEnvelope(f"it is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidEnvelope(f"it is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _from_base64(body: str) -> str:
+    try:
+        return base64.b64decode(body, validate=True).decode()
+    except binascii.Error:
+        raise InvalidEnvelope("it is neither a JSON object nor Base64") from None
+    except UnicodeDecodeError:
+        raise InvalidEnvelope("its Base64 is not UTF-8 text") from None
+    except ValueError:  # characters outside ASCII
+        raise InvalidEnvelope("it is neither a JSON object nor Base64") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise InvalidEnvelope("a key stands twice in one JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidEnvelope(f"{name} is not JSON")
+
+
+def _text(fields: dict[str, Any], key: str, default: str | None) -> str:
+    value = fields.get(key, default)
+    if not isinstance(value, str) or not value:
+        raise InvalidEnvelope(f"{key!r} must be a text" if key in fields else f"{key!r} is missing")
+    return value
+
+
+def _typed(fields: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = fields.get(key, default)
+    if not isinstance(value, kind):
+        raise InvalidEnvelope(f"{key!r} must be {'an array' if kind is list else 'an object'}")
+    return value
+
+
+def _count(fields: dict[str, Any], key: str) -> int:
+    value = fields.get(key, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidEnvelope(f"{key!r} must be a whole number, 0 or more")
+    return value
+
+
+def _headers(fields: dict[str, Any]) -> Mapping[str, str]:
+    if "headers" not in fields:
+        return EMPTY
+    headers: dict[str, str] = _typed(fields, "headers", dict, {})
+    if not all(isinstance(value, str) for value in headers.values()):
+        raise InvalidEnvelope("'headers' must be texts")
+    return headers
+
+
+def _moment(fields: dict[str, Any], key: str) -> datetime | None:
+    value = fields.get(key)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidEnvelope(f"{key!r} must be a time as in 2026-11-23T05:00:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

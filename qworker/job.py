@@ -1,0 +1,49 @@
+"""A job: one enqueued call of a task."""
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One enqueued call of a task, its arguments as JSON values."""
+
+    id: str
+    task: str
+    args: list[Any] = field(default_factory=list, repr=False)
+    kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    enqueued_at: datetime | None = None
+    """When the producer made it; None if the producer did not say."""
+    expires_at: datetime | None = None
+    """After this it is not worth starting; None means always worth it."""
+    releases: int = 0
+    """How many of its deliveries were given back by no fault of its own."""
+    state: Any = field(default=None, repr=False)
+    """What its last checkpoint saved, as a JSON value."""
+    headers: Mapping[str, str] = field(default=EMPTY, repr=False)
+
+    def expired(self, now: datetime) -> bool:
+        """Say whether it is too late to start it."""
+        return self.expires_at is not None and now >= self.expires_at
+
+
+def new_job_id() -> str:
+    """Return a UUID of version 7 (RFC 9562): unique anywhere, and ordered by the time it was made."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | (7 << 76)
+    value = value & ~(0x3 << 62) | (2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def utc_now() -> datetime:
+    """Return the wall clock's time, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,145 @@
+"""What may become of a run (Outcome), and what is then done to its message (Action)."""
+
+import traceback
+from dataclasses import dataclass, field
+
+from qworker.retry import Delay, whole_seconds
+
+
+class Retry(Exception):
+    """Raised by a handler: this attempt failed, try again.
+
+    It rests for *after* (a timedelta, or seconds), or for the task's own backoff. The attempt counts.
+    """
+
+    def __init__(self, reason: str = "", *, after: Delay | None = None) -> None:
+        super().__init__(reason)
+        self.after = None if after is None else whole_seconds(after)
+
+
+class Snooze(Exception):
+    """Raised by a handler: not ready yet, come back *after* a timedelta, or seconds. The attempt doesn't count."""
+
+    def __init__(self, reason: str = "", *, after: Delay) -> None:
+        super().__init__(reason)
+        self.after = whole_seconds(after)
+
+
+class Reject(Exception):
+    """Raised by a handler: this job is never worth trying again; it goes to the poison queue at once."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed, as text, so that it can be logged, stored and sent between processes."""
+
+    type: str
+    """The exception's class, with its module unless that is builtins."""
+    message: str
+    traceback: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """Describe an exception."""
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return cls(name, _text_of(error), "".join(traceback.format_exception(error)))
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 — an exception's own __str__ may be the bug
+        return f"<its text can't be had: {type(broken).__name__}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The handler returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler raised, ran out of time, or could not be found."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """The handler raised Retry."""
+
+    failure: Failure
+    after: int | None
+    """Seconds, or None for the policy's backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The handler raised Snooze."""
+
+    after: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Trying again can't help: the handler said so, or the message is no valid job."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The job's time to live ended before it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker gave it back unfinished, by no fault of the job."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The lease ended during the run: the message belongs to someone else."""
+
+
+Outcome = Succeeded | Failed | RetryAsked | Snoozed | Rejected | Expired | Released | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The job is done with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reappear:
+    """The same message becomes visible again after some seconds."""
+
+    after: int
+    counted: bool
+    """Whether the attempt is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The job is given up: it moves to the poison queue, with the reason."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The message is not touched."""
+
+
+Action = Delete | Reappear | Poison | Abandon

@@ -1,0 +1,139 @@
+"""A task's signature: what its arguments look like as Python values, and as JSON."""
+
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from typing import Any, Final, NotRequired, cast
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+from typing_extensions import TypedDict
+
+from qworker.context import Context
+from qworker.errors import ConfigurationError, InvalidArguments
+
+_JSON: Final = ConfigDict(
+    arbitrary_types_allowed=False,
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    ser_json_inf_nan="strings",
+)
+_NAMED: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+class Signature:
+    """Checks and converts a task's arguments, in the producer and again in the worker.
+
+    A parameter annotated with Context is the worker's to fill in and never part of a message.
+    Raises ConfigurationError for a function whose parameters can't be sent as JSON.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any]) -> None:
+        self._task = task
+        hints = _type_hints(task, function)
+        parameters = inspect.signature(function).parameters.values()
+        self.context_parameters = tuple(p.name for p in parameters if _is_context(hints.get(p.name)))
+        self._signature = inspect.Signature([p for p in parameters if p.name not in self.context_parameters])
+        self._check_context_parameters(parameters)
+        self._arguments = _arguments_type(task, self._signature, hints)
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
+        bound = self._bind(args, kwargs)
+        try:
+            valid = self._arguments.validate_python(bound.arguments)
+            sent = json.loads(self._arguments.dump_json(valid))
+        except ValidationError as error:
+            raise InvalidArguments(self._task, _one_line(error)) from None
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise InvalidArguments(self._task, f"an argument can't be sent as JSON: {error}") from None
+        return self._as_passed(sent, len(args))
+
+    def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
+        bound = self._bind(args, kwargs)
+        try:
+            bound.arguments = dict(self._arguments.validate_json(to_json(bound.arguments)))
+        except ValidationError as error:
+            raise InvalidArguments(self._task, _one_line(error)) from None
+        return bound.args, bound.kwargs
+
+    def _as_passed(self, values: dict[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
+        """Split values by name as the caller did: what came with a name keeps it, so that a parameter may move."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in self._signature.parameters.items():
+            if name not in values:
+                continue
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                args += values[name]
+            elif parameter.kind is Parameter.VAR_KEYWORD:
+                kwargs |= values[name]
+            elif len(args) < positional and parameter.kind is not Parameter.KEYWORD_ONLY:
+                args.append(values[name])
+            else:
+                kwargs[name] = values[name]
+        return args, kwargs
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        try:
+            return self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(self._task, str(error)) from None
+
+    def _check_context_parameters(self, parameters: typing.Iterable[Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name in self.context_parameters and parameter.kind is not Parameter.KEYWORD_ONLY:
+                raise ConfigurationError(
+                    f"task {self._task}: the Context parameter {parameter.name!r} must be keyword-only: "
+                    f"put it behind a '*', as in (…, *, {parameter.name}: Context = INJECTED)",
+                )
+
+    def __str__(self) -> str:
+        return str(self._signature)
+
+
+def _type_hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(f"task {task}: an annotation can't be resolved: {error}") from None
+
+
+def _is_context(hint: Any) -> bool:
+    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
+        return Context in typing.get_args(hint)
+    return hint is Context
+
+
+def _arguments_type(task: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> TypeAdapter[dict[str, Any]]:
+    fields = {name: _field(parameter, hints.get(name, Any)) for name, parameter in signature.parameters.items()}
+    # A TypedDict and not a model: a parameter may have any name, "json" or "_x" too.
+    arguments = cast("Any", TypedDict)("Arguments", fields)
+    arguments.__pydantic_config__ = _JSON
+    try:
+        return TypeAdapter(arguments)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        reason = str(error).partition(". ")[0].splitlines()[0]
+        raise ConfigurationError(f"task {task}: a parameter's type can't be sent as JSON: {reason}") from None
+
+
+def _field(parameter: Parameter, hint: Any) -> Any:
+    if parameter.kind is Parameter.VAR_POSITIONAL:
+        hint = tuple[hint, ...]
+    elif parameter.kind is Parameter.VAR_KEYWORD:
+        hint = dict[str, hint]
+    has_default = parameter.default is not Parameter.empty or parameter.kind not in _NAMED
+    return NotRequired[hint] if has_default else hint
+
+
+def _one_line(error: ValidationError) -> str:
+    """Name each problem and where it is; never the value, which may be a secret."""
+    problems = (
+        f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}" if found["loc"] else found["msg"]
+        for found in error.errors(include_url=False, include_input=False)
+    )
+    return "; ".join(problems)
