@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
 from qworker.errors import InvalidEnvelope
-from qworker.job import EMPTY, Job
+from qworker.job import Job
 
 VERSION: Final = 1
 Encoding = Literal["text", "base64"]
@@ -140,8 +140,6 @@ def _count(fields: dict[str, Any], key: str) -> int:
 
 
 def _headers(fields: dict[str, Any]) -> Mapping[str, str]:
-    if "headers" not in fields:
-        return EMPTY
     headers: dict[str, str] = _typed(fields, "headers", dict, {})
     if not all(isinstance(value, str) for value in headers.values()):
         raise InvalidEnvelope("'headers' must be texts")

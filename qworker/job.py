@@ -6,10 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
-
-EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Job:
     """How many of its deliveries were given back by no fault of its own."""
     state: Any = field(default=None, repr=False)
     """What its last checkpoint saved, as a JSON value."""
-    headers: Mapping[str, str] = field(default=EMPTY, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def expired(self, now: datetime) -> bool:
         """Say whether it is too late to start it."""

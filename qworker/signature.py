@@ -6,11 +6,18 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, Final, NotRequired, cast
+from typing import Any, Final
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import TypedDict
 
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
@@ -38,27 +45,29 @@ class Signature:
         self.context_parameters = tuple(p.name for p in parameters if _is_context(hints.get(p.name)))
         self._signature = inspect.Signature([p for p in parameters if p.name not in self.context_parameters])
         self._check_context_parameters(parameters)
-        self._arguments = _arguments_type(task, self._signature, hints)
+        self._arguments = _arguments_model(task, self._signature, hints)
+        self._names = {f"p{number}": name for number, name in enumerate(self._signature.parameters)}
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
-        bound = self._bind(args, kwargs)
+        values = self._bind(args, kwargs).arguments
         try:
-            valid = self._arguments.validate_python(bound.arguments)
-            sent = json.loads(self._arguments.dump_json(valid))
+            text = self._arguments.model_validate(values).model_dump_json(by_alias=True, exclude_unset=True)
+            self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
         except ValidationError as error:
             raise InvalidArguments(self._task, _one_line(error)) from None
         except (PydanticSerializationError, UnicodeEncodeError) as error:
             raise InvalidArguments(self._task, f"an argument can't be sent as JSON: {error}") from None
-        return self._as_passed(sent, len(args))
+        return self._as_passed(json.loads(text), len(args))
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
         bound = self._bind(args, kwargs)
         try:
-            bound.arguments = dict(self._arguments.validate_json(to_json(bound.arguments)))
+            valid = self._arguments.model_validate_json(to_json(bound.arguments))
         except ValidationError as error:
             raise InvalidArguments(self._task, _one_line(error)) from None
+        bound.arguments = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
         return bound.args, bound.kwargs
 
     def _as_passed(self, values: dict[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
@@ -109,25 +118,26 @@ def _is_context(hint: Any) -> bool:
     return hint is Context
 
 
-def _arguments_type(task: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> TypeAdapter[dict[str, Any]]:
-    fields = {name: _field(parameter, hints.get(name, Any)) for name, parameter in signature.parameters.items()}
-    # A TypedDict and not a model: a parameter may have any name, "json" or "_x" too.
-    arguments = cast("Any", TypedDict)("Arguments", fields)
-    arguments.__pydantic_config__ = _JSON
+def _arguments_model(task: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> type[BaseModel]:
+    # The fields are p0, p1, … with the parameters' names as aliases: a parameter may have any name, "json" too.
+    fields: dict[str, Any] = {
+        f"p{number}": _field(parameter, hints.get(parameter.name, Any))
+        for number, parameter in enumerate(signature.parameters.values())
+    }
     try:
-        return TypeAdapter(arguments)
+        return create_model("Arguments", __config__=_JSON, **fields)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         reason = str(error).partition(". ")[0].splitlines()[0]
         raise ConfigurationError(f"task {task}: a parameter's type can't be sent as JSON: {reason}") from None
 
 
-def _field(parameter: Parameter, hint: Any) -> Any:
+def _field(parameter: Parameter, hint: Any) -> tuple[Any, Any]:
     if parameter.kind is Parameter.VAR_POSITIONAL:
         hint = tuple[hint, ...]
     elif parameter.kind is Parameter.VAR_KEYWORD:
         hint = dict[str, hint]
-    has_default = parameter.default is not Parameter.empty or parameter.kind not in _NAMED
-    return NotRequired[hint] if has_default else hint
+    required = parameter.default is Parameter.empty and parameter.kind in _NAMED
+    return hint, Field(... if required else None, alias=parameter.name)
 
 
 def _one_line(error: ValidationError) -> str:
