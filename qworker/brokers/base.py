@@ -21,6 +21,8 @@ MAX_VISIBILITY: Final = 7 * 24 * 3600
 
 _QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _MIN_NAME, _MAX_NAME = 3, 63
+# XML 1.0, section 2.2: all that a document may hold, however it is escaped.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,17 @@ def check_body(body: str) -> str:
     # A string has at most as many characters as bytes: the common case is decided without encoding it.
     if len(body) * 4 > MAX_BODY_BYTES and (size := len(body.encode())) > MAX_BODY_BYTES:
         raise MessageTooLarge(size, MAX_BODY_BYTES)
+    return body
+
+
+def check_text(body: str) -> str:
+    """Return *body* if it can travel in the service's XML; raises ValueError.
+
+    What passes comes back as it was, except for carriage returns, which XML parsers read as line feeds.
+    """
+    if found := _NOT_XML.search(body):
+        msg = f"a message can't hold the character U+{ord(found[0]):04X} (at {found.start()}): escape it"
+        raise ValueError(msg)
     return body
 
 
