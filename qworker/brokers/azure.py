@@ -1,0 +1,438 @@
+"""Azure Queue Storage: https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api."""
+
+import asyncio
+import base64
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from datetime import MAXYEAR, datetime
+from typing import Any, Final, Self, TypeVar, cast
+from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.request import getproxies_environment
+
+import aiohttp
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.storage.queue import QueueMessage
+from azure.storage.queue.aio import QueueClient, QueueServiceClient
+
+from qworker.brokers.azure_errors import (
+    CLEAR,
+    COUNT,
+    CREATE_QUEUE,
+    DELETE,
+    DELETE_QUEUE,
+    GET,
+    LIST_QUEUES,
+    PEEK,
+    PUT,
+    UPDATE,
+    Operation,
+    QueueExists,
+    Request,
+    translate,
+)
+from qworker.brokers.base import (
+    Broker,
+    Message,
+    PeekedMessage,
+    Queue,
+    check_body,
+    check_lease,
+    check_limit,
+    check_put,
+    check_queue_name,
+    check_text,
+    check_visibility,
+)
+from qworker.errors import ConfigurationError, InvalidBrokerURL
+
+API_VERSION: Final = "2025-11-05"
+"""The newest version of the protocol that emulators and sovereign clouds are known to take."""
+
+_PUBLIC_CLOUD: Final = ".queue.core.windows.net"
+_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_FOREVER: Final = -1
+
+# Seconds after which an idle connection is not used again. It has to be shorter than the server's own limit: a message
+# put while the server hangs up can neither be called sent nor not sent. Azure waits for minutes. Azurite (which alone
+# speaks plain HTTP) waits for 5 s, as Node does.
+_KEEP_ALIVE: Final = {"https": 30.0, "http": 4.0}
+
+T = TypeVar("T")
+_Open = Callable[[aiohttp.ClientSession, float], QueueServiceClient]
+
+
+class AzureBroker(Broker):
+    """The queues of one storage account.
+
+    *call_timeout*: seconds that one request may take, whatever happens to it. Nothing is ever sent twice: what became
+    of a request is for the caller to judge by the error's class, and so is whether to try again.
+    """
+
+    poll_max = 2.0
+    shared = True
+
+    def __init__(self, open_service: _Open, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
+        host = urlsplit(url).netloc
+        self.label = f"azure://{account or host}"
+        if host not in {account, f"{account}{_PUBLIC_CLOUD}"}:
+            self.label += f" at {host}"
+        self._scheme = urlsplit(url).scheme
+        self._open_service = open_service
+        self._call_timeout = call_timeout
+        # No lock, which a fork could leave locked forever: a loop runs in one thread, and only it touches its entry.
+        self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label}>"
+
+    @classmethod
+    def from_connection_string(cls, text: str, *, call_timeout: float = 10.0) -> Self:
+        """Return the broker of a storage account's connection string. Raises InvalidBrokerURL."""
+
+        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
+            return QueueServiceClient.from_connection_string(text, **_options(session, timeout))
+
+        probe = _parse_connection_string(text)
+        return cls(open_service, url=probe.url, account=probe.account_name, call_timeout=call_timeout)
+
+    @classmethod
+    def from_account(cls, name: str, *, call_timeout: float = 10.0) -> Self:
+        """Return the broker of a storage account in the public cloud, with DefaultAzureCredential.
+
+        Raises InvalidBrokerURL, or ConfigurationError if azure-identity is not installed.
+        """
+        if not _ACCOUNT_NAME.fullmatch(name):
+            msg = f"azure://{name}: a storage account's name is 3 to 24 lower-case letters and digits"
+            raise InvalidBrokerURL(msg)
+        return cls._with_token(f"https://{name}{_PUBLIC_CLOUD}", call_timeout)
+
+    @classmethod
+    def from_url(cls, url: str, *, call_timeout: float = 10.0) -> Self:
+        """Return the broker at a queue service's URL, with the SAS in its query or else with DefaultAzureCredential.
+
+        Raises InvalidBrokerURL, or ConfigurationError if azure-identity is needed and not installed.
+        """
+        parts = _parse_url(url)
+        if not parts.query:
+            return cls._with_token(url, call_timeout)
+
+        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
+            return QueueServiceClient(url, **_options(session, timeout))
+
+        return cls(open_service, url=url, account=_account_of(parts), call_timeout=call_timeout)
+
+    @classmethod
+    def _with_token(cls, url: str, call_timeout: float) -> Self:
+        try:
+            from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - an extra, and slow to import
+        except ImportError:
+            msg = "signing in to Azure without a key or SAS needs azure-identity: pip install qworker[identity]"
+            raise ConfigurationError(msg) from None
+
+        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
+            return QueueServiceClient(url, DefaultAzureCredential(), **_options(session, timeout))
+
+        return cls(open_service, url=url, account=_account_of(urlsplit(url)), call_timeout=call_timeout)
+
+    def queue(self, name: str) -> "AzureQueue":
+        """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""
+        return AzureQueue(self, check_queue_name(name))
+
+    async def create_queue(self, name: str) -> bool:
+        """Create a queue; return False if it was there already. Raises InvalidQueueName."""
+        try:
+            await self.queue(name).ask(CREATE_QUEUE, lambda client: client.create_queue())
+        except QueueExists:
+            return False
+        return True
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages. Raises QueueNotFound."""
+        await self.queue(name).ask(DELETE_QUEUE, lambda client: client.delete_queue())
+
+    async def list_queues(self, prefix: str = "") -> list[str]:
+        """Return the names of all queues that begin with *prefix*, sorted."""
+
+        async def names(connections: _Connections) -> list[str]:
+            found = connections.service.list_queues(name_starts_with=prefix or None)
+            return [_given(queue.name) async for queue in found]
+
+        return sorted(await self.ask(Request(LIST_QUEUES, self.label, f"{prefix}*"), names))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later call opens new ones."""
+        connections = self._connections.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
+
+    async def ask(self, request: Request, call: "Callable[[_Connections], Awaitable[T]]") -> T:
+        """Make one request: the boundary between the SDK's errors and ours."""
+        progress = _Progress()
+        _progress.set(progress)
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                return await call(self._connect())
+        except Exception as error:  # noqa: BLE001 - the SDK raises anything over an answer that it can't read
+            failure = translate(error, request, sent=progress.sent)
+        # Out here, so that the SDK's error, with URLs and headers in it, is not even its context.
+        raise failure
+
+    def _connect(self) -> "_Connections":
+        loop = asyncio.get_running_loop()
+        connections = self._connections.get(loop)
+        if connections is None:
+            for closed in [other for other in self._connections if other.is_closed()]:
+                self._connections.pop(closed, None)
+            service = self._open_service(_new_session(_KEEP_ALIVE[self._scheme]), self._call_timeout)
+            connections = self._connections[loop] = _Connections(service)
+        return connections
+
+
+class AzureQueue(Queue):
+    """One queue of a storage account."""
+
+    def __init__(self, broker: AzureBroker, name: str) -> None:
+        self.name = name
+        self._broker = broker
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} of {self._broker.label}>"
+
+    async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
+        """Add a message and return its id; see Queue.put."""
+        check_put(delay, ttl)
+        check_text(check_body(body))
+
+        async def put(client: QueueClient) -> str:
+            time_to_live = _FOREVER if ttl is None else ttl
+            return _given((await client.send_message(body, visibility_timeout=delay, time_to_live=time_to_live)).id)
+
+        return await self.ask(PUT, put, body=body)
+
+    async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
+        """Lease visible messages; see Queue.get."""
+        check_limit(limit)
+        check_lease(visibility)
+
+        async def get(client: QueueClient) -> list[Message]:
+            # One page is one request; iterating over the messages instead would go on until the queue is empty.
+            pages = client.receive_messages(messages_per_page=limit, visibility_timeout=visibility).by_page()
+            page = await anext(pages, None)
+            return [] if page is None else [_message(received) async for received in page]
+
+        return await self.ask(GET, get)
+
+    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
+        """Look at visible messages; see Queue.peek."""
+        check_limit(limit)
+
+        async def peek(client: QueueClient) -> list[PeekedMessage]:
+            return [_peeked(seen) for seen in await client.peek_messages(limit)]
+
+        return await self.ask(PEEK, peek)
+
+    async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
+        """Let a leased message reappear later; see Queue.update."""
+        check_visibility(visibility)
+        if body is not None:
+            check_text(check_body(body))
+
+        async def update(client: QueueClient) -> str:
+            updated = await client.update_message(message_id, receipt, body, visibility_timeout=visibility)
+            return _given(updated.pop_receipt)
+
+        return await self.ask(UPDATE, update, message_id, body or "")
+
+    async def delete(self, message_id: str, receipt: str) -> None:
+        """Delete a leased message; see Queue.delete."""
+        await self.ask(DELETE, lambda client: client.delete_message(message_id, receipt), message_id)
+
+    async def clear(self) -> None:
+        """Delete all messages, the invisible ones too."""
+        await self.ask(CLEAR, lambda client: client.clear_messages())
+
+    async def count(self) -> int:
+        """Return how many messages there are, about; the invisible ones count too."""
+
+        async def count(client: QueueClient) -> int:
+            return _given((await client.get_queue_properties()).approximate_message_count)
+
+        return await self.ask(COUNT, count)
+
+    async def ask(
+        self,
+        operation: Operation,
+        call: Callable[[QueueClient], Awaitable[T]],
+        message_id: str = "",
+        body: str = "",
+    ) -> T:
+        """Make one request of this queue."""
+        request = Request(operation, self._broker.label, self.name, message_id, body)
+        return await self._broker.ask(request, lambda connections: call(connections.queue(self.name)))
+
+
+class _Connections:
+    """What one event loop needs to talk to the service: a pool of connections, and clients that share it."""
+
+    def __init__(self, service: QueueServiceClient) -> None:
+        self.service = service
+        self._queues: dict[str, QueueClient] = {}
+
+    def queue(self, name: str) -> QueueClient:
+        """Return the client of a queue; making one costs more than a request."""
+        client = self._queues.get(name)
+        if client is None:
+            client = self._queues[name] = self.service.get_queue_client(name)
+        return client
+
+    async def close(self) -> None:
+        """Close the pool, and the credential if it has connections of its own."""
+        await self.service.close()
+        close_credential = getattr(self.service.credential, "close", None)
+        if close_credential is not None:
+            await close_credential()
+
+
+class _Progress:
+    """How far a request came."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        self.sent = False
+
+
+_progress: Final[ContextVar[_Progress]] = ContextVar("qworker_azure_progress")
+
+
+async def _on_headers_sent(*_: object) -> None:
+    _progress.get().sent = True
+
+
+class _ConnectionLost(aiohttp.ClientError):
+    """The connection ended before the answer came."""
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET, PUT or DELETE again when a connection breaks.
+
+    It can't know that ours are not idempotent: a get leases other messages, an update or a delete that was applied
+    would be refused the second time.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _ConnectionLost(type(error).__name__) from None
+
+
+def _new_session(keep_alive: float) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_on_headers_sent)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        middlewares=(_send_once,),
+        trace_configs=[trace],
+        trust_env=_behind_proxy(),
+    )
+
+
+def _behind_proxy() -> bool:
+    """Say whether the environment names a proxy: looking for it at each request doubles what one costs."""
+    return not getproxies_environment().keys().isdisjoint({"http", "https", "all"})
+
+
+def _options(session: aiohttp.ClientSession, timeout: float) -> dict[str, Any]:
+    transport = AioHttpTransport(session=session, connection_timeout=timeout / 2, read_timeout=timeout * 0.9)
+    return {
+        "transport": transport,
+        "api_version": API_VERSION,
+        "retry_total": 0,
+        "permit_redirects": False,
+        "http_logging_level": logging.DEBUG,
+    }
+
+
+def _parse_connection_string(text: str) -> QueueServiceClient:
+    """Return a client that is never used: the SDK knows how to read the text. Raises InvalidBrokerURL."""
+    probe = None
+    try:
+        probe = QueueServiceClient.from_connection_string(text)
+        base64.b64decode(getattr(probe.credential, "account_key", ""), validate=True)
+        sound = _HOST.fullmatch(urlsplit(probe.url).netloc) is not None
+    except ValueError:
+        sound = False
+    if probe is None or not sound:
+        msg = (
+            "the connection string of the storage account is incomplete or malformed: "
+            "copy it from the account's access keys, it begins with DefaultEndpointsProtocol=https;AccountName="
+        )
+        raise InvalidBrokerURL(msg)
+    return probe
+
+
+def _parse_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        sound = _HOST.fullmatch(parts.netloc) is not None
+    except ValueError:
+        sound = False
+    if not sound or parts.scheme not in _KEEP_ALIVE:
+        raise InvalidBrokerURL(
+            "the URL of a storage account is https://ACCOUNT.queue.core.windows.net, with or without a SAS"
+        )
+    if parts.query and "sig" not in parse_qs(parts.query):
+        raise InvalidBrokerURL(f"what follows the ? of https://{parts.netloc} is not a SAS: it has no sig=")
+    if not parts.query and parts.scheme != "https":
+        raise InvalidBrokerURL(f"http://{parts.netloc} has no SAS, and a token is only sent over https")
+    if parts.path.strip("/") and ".queue.core." in parts.netloc:
+        raise InvalidBrokerURL(f"https://{parts.netloc} is the account's URL: leave out the queue's name after it")
+    return parts
+
+
+def _account_of(parts: SplitResult) -> str:
+    """Return the account's name: the first label of its host, or the path where emulators have it."""
+    return parts.path.strip("/") or parts.netloc.partition(".queue.")[0]
+
+
+def _given(value: T | None) -> T:
+    """Return a value that every answer of the service has."""
+    if value is None:
+        raise ValueError("the answer lacks a value")
+    return value
+
+
+def _message(received: QueueMessage) -> Message:
+    return Message(
+        id=_given(received.id),
+        receipt=_given(received.pop_receipt),
+        dequeue_count=_given(received.dequeue_count),
+        body=_body(received),
+        inserted_at=_given(received.inserted_on),
+        expires_at=_expiry(received),
+    )
+
+
+def _peeked(seen: QueueMessage) -> PeekedMessage:
+    return PeekedMessage(
+        id=_given(seen.id),
+        dequeue_count=_given(seen.dequeue_count),
+        body=_body(seen),
+        inserted_at=_given(seen.inserted_on),
+        expires_at=_expiry(seen),
+    )
+
+
+def _body(message: QueueMessage) -> str:
+    return cast(str | None, message.content) or ""
+
+
+def _expiry(message: QueueMessage) -> datetime | None:
+    expires = _given(message.expires_on)
+    return None if expires.year == MAXYEAR else expires
