@@ -18,6 +18,8 @@ MAX_BODY_BYTES: Final = 65_536
 """Bytes of UTF-8 in a message's body."""
 MAX_VISIBILITY: Final = 7 * 24 * 3600
 """Seconds a message may stay invisible."""
+MAX_TTL: Final = 2**31 - 1
+"""Seconds that a message's life may be limited to: 68 years, the largest that every API version has room for."""
 
 _QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _MIN_NAME, _MAX_NAME = 3, 63
@@ -65,7 +67,7 @@ class Queue(ABC):
         """Add a message and return its id.
 
         It becomes visible after *delay* seconds (0 to 7 days) and is dropped *ttl* seconds (at least 1, more than
-        *delay*) after now; without a *ttl* it never expires.
+        *delay*) after now, even while it is leased; without a *ttl* it never expires.
 
         Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
         """
@@ -175,9 +177,8 @@ def check_text(body: str) -> str:
 def check_put(delay: int, ttl: int | None) -> None:
     """Raise ValueError unless every broker takes these for a put."""
     _check_range("delay", delay, 0, MAX_VISIBILITY)
-    if ttl is not None and ttl <= delay:
-        msg = f"ttl must be more than the delay of {delay} s, not {ttl}"
-        raise ValueError(msg)
+    if ttl is not None:
+        _check_range("ttl", ttl, delay + 1, MAX_TTL)
 
 
 def check_limit(limit: int) -> None:

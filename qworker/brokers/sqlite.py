@@ -1,0 +1,136 @@
+"""Queues in an SQLite file, or in memory, with the semantics of Azure Storage Queue.
+
+Any number of processes on one machine may share the file. An acknowledged put survives a loss of power; a get, an
+update or a delete may then be forgotten, which costs a second delivery at most.
+
+A call that is cancelled may have been applied, like a request whose answer was lost: a put may have queued its
+message, and messages of a get come back when their visibility timeout ends.
+"""
+
+import asyncio
+import threading
+import weakref
+from pathlib import Path
+from typing import Final
+
+from qworker.brokers.base import (
+    Broker,
+    Message,
+    PeekedMessage,
+    Queue,
+    check_body,
+    check_lease,
+    check_limit,
+    check_put,
+    check_queue_name,
+    check_text,
+    check_visibility,
+)
+from qworker.brokers.sqlite_writer import Mode, Writer
+from qworker.clock import SYSTEM_CLOCK, Clock
+
+POLL_MAX: Final = 0.05
+"""Seconds between polls of an idle queue: a look costs no request and no write."""
+
+
+class SqliteBroker(Broker):
+    """Queues in the file *path*, made when it isn't there; without a path, in this object's memory.
+
+    Every call may raise BrokerUnusable (the file is corrupt, another program's, out of reach or on a network file
+    system; it was not touched), BrokerBusy (another process held its lock for a minute; nothing was done),
+    BrokerRefused (such as a full disk; nothing was done), or AnswerLost (an I/O error; it may have been done).
+    """
+
+    def __init__(self, path: str | Path | None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.label = "sqlite:// (in memory)" if path is None else f"sqlite:///{path}"
+        self.poll_max = POLL_MAX
+        self.shared = path is not None
+        self._writer = Writer(None if path is None else Path(path).absolute(), clock, self.label)
+        self._lock = threading.Lock()
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        # At exit the writers see to themselves.
+        weakref.finalize(self, self._writer.abandon).atexit = False
+
+    def queue(self, name: str) -> "SqliteQueue":
+        """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""
+        return SqliteQueue(self, check_queue_name(name))
+
+    async def create_queue(self, name: str) -> bool:
+        """Create a queue; return False if it was there already. Raises InvalidQueueName."""
+        check_queue_name(name)
+        return await self.writer().submit(Mode.KEEP, lambda session: session.create_queue(name))
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages; its name is free at once. Raises QueueNotFound."""
+        check_queue_name(name)
+        await self.writer().submit(Mode.KEEP, lambda session: session.delete_queue(name))
+
+    async def list_queues(self, prefix: str = "") -> list[str]:
+        """Return the names of all queues that begin with *prefix*, sorted."""
+        return await self.writer().submit(Mode.READ, lambda session: session.list_queues(prefix))
+
+    async def aclose(self) -> None:
+        """Close the file, unless other loops use it too; a later call opens it again. Memory keeps its messages."""
+        with self._lock:
+            self._loops.discard(asyncio.get_running_loop())
+            in_use = any(not loop.is_closed() for loop in self._loops)
+        if not in_use:
+            await self._writer.aclose()
+
+    def writer(self) -> Writer:
+        """Return what runs operations, for a call from the running event loop."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._loops.add(loop)
+        return self._writer
+
+
+class SqliteQueue(Queue):
+    """One queue of an SqliteBroker."""
+
+    def __init__(self, broker: SqliteBroker, name: str) -> None:
+        self.name = name
+        self._broker = broker
+
+    async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
+        """Add a message and return its id; it is on the disk then."""
+        check_put(delay, ttl)
+        check_body(check_text(body))
+        return await self._broker.writer().submit(Mode.KEEP, lambda session: session.put(self.name, body, delay, ttl))
+
+    async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
+        """Lease up to *limit* visible messages for *visibility* seconds; an empty list if none is visible."""
+        check_limit(limit)
+        check_lease(visibility)
+        return await self._broker.writer().submit(
+            Mode.CLAIM,
+            lambda session: session.get(self.name, limit, visibility),
+            is_due=lambda session: session.any_due(self.name),
+            otherwise=[],
+        )
+
+    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
+        """Return up to *limit* visible messages without leasing them."""
+        check_limit(limit)
+        return await self._broker.writer().submit(Mode.READ, lambda session: session.peek(self.name, limit))
+
+    async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
+        """Let a leased message reappear in *visibility* seconds; return its new receipt. Raises LeaseLost."""
+        check_visibility(visibility)
+        if body is not None:
+            check_body(check_text(body))
+        return await self._broker.writer().submit(
+            Mode.CHANGE, lambda session: session.update(self.name, message_id, receipt, visibility, body)
+        )
+
+    async def delete(self, message_id: str, receipt: str) -> None:
+        """Delete a leased message. Raises LeaseLost."""
+        await self._broker.writer().submit(Mode.CHANGE, lambda session: session.delete(self.name, message_id, receipt))
+
+    async def clear(self) -> None:
+        """Delete all messages, the invisible ones too."""
+        await self._broker.writer().submit(Mode.CHANGE, lambda session: session.clear(self.name))
+
+    async def count(self) -> int:
+        """Return how many messages there are, the invisible ones too."""
+        return await self._broker.writer().submit(Mode.READ, lambda session: session.count(self.name))

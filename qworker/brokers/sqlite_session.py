@@ -1,0 +1,149 @@
+"""What the SQLite broker does to its tables, one statement or two for each operation of the contract."""
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Final
+
+from qworker.brokers.base import Message, PeekedMessage
+from qworker.errors import LeaseLost, QueueNotFound
+
+_PURGED_AT_ONCE: Final = 1000
+_SEQ_DIGITS: Final = 18
+"""Numbers of more digits may not fit into SQLite's integers, and no file holds as many messages."""
+
+_DUE: Final = "queue = :queue AND visible_at <= :now AND (expires_at IS NULL OR expires_at > :now)"
+_HELD: Final = "seq = :seq AND queue = :queue AND receipt = :receipt AND (expires_at IS NULL OR expires_at > :now)"
+# A receipt begins with the moment the message became visible: RETURNING has no order, and no old values.
+_FRESH: Final = "visible_at || '.' || lower(hex(randomblob(8)))"
+
+PUT: Final = "INSERT INTO messages (queue, visible_at, expires_at, inserted_at, body) VALUES (?, ?, ?, ?, ?)"
+ANY_DUE: Final = f"SELECT 1 FROM messages WHERE {_DUE} LIMIT 1"  # noqa: S608 - constants, as in all of these
+PEEK: Final = f"""
+    SELECT seq, dequeue_count, body, inserted_at, expires_at FROM messages WHERE {_DUE}
+    ORDER BY visible_at, seq LIMIT :limit"""  # noqa: S608
+CLAIM: Final = f"""
+    UPDATE messages SET visible_at = :until, dequeue_count = dequeue_count + 1, receipt = {_FRESH}
+    WHERE seq IN (SELECT seq FROM messages WHERE {_DUE} ORDER BY visible_at, seq LIMIT :limit)
+    RETURNING seq, receipt, dequeue_count, body, inserted_at, expires_at"""  # noqa: S608
+UPDATE: Final = f"""
+    UPDATE messages SET visible_at = :until, receipt = {_FRESH}, body = coalesce(:body, body) WHERE {_HELD}
+    RETURNING receipt"""  # noqa: S608
+DELETE: Final = f"DELETE FROM messages WHERE {_HELD}"  # noqa: S608
+PURGE: Final = "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE expires_at <= ? LIMIT ?)"
+COUNT: Final = """
+    SELECT (SELECT count(*) FROM messages WHERE queue = :queue)
+         - (SELECT count(*) FROM messages WHERE expires_at <= :now AND queue = :queue)"""
+
+
+class Session:
+    """One connection at one moment: the operations of a group run on the same one."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+        self.connection = connection
+        self._now = round(now * 1000)
+        self._ids: dict[str, int] = {}
+
+    def create_queue(self, name: str) -> bool:
+        """Create a queue; return False if it was there already."""
+        query = "INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING"
+        return self.connection.execute(query, (name,)).rowcount == 1
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages."""
+        queue = self._queue(name)
+        del self._ids[name]
+        self.connection.execute("DELETE FROM messages WHERE queue = ?", (queue,))
+        self.connection.execute("DELETE FROM queues WHERE id = ?", (queue,))
+
+    def list_queues(self, prefix: str) -> list[str]:
+        """Return the names that begin with *prefix*, sorted."""
+        query = "SELECT name FROM queues WHERE substr(name, 1, length(:prefix)) = :prefix ORDER BY name"
+        return [name for (name,) in self.connection.execute(query, {"prefix": prefix})]
+
+    def put(self, name: str, body: str, delay: int, ttl: int | None) -> str:
+        """Add a message and return its id."""
+        now = self._now
+        expires_at = None if ttl is None else now + ttl * 1000
+        row = (self._queue(name), now + delay * 1000, expires_at, now, body)
+        return str(self.connection.execute(PUT, row).lastrowid)
+
+    def any_due(self, name: str) -> bool:
+        """Return whether a get would find anything."""
+        due = {"queue": self._queue(name), "now": self._now}
+        return self.connection.execute(ANY_DUE, due).fetchone() is not None
+
+    def get(self, name: str, limit: int, visibility: int) -> list[Message]:
+        """Lease up to *limit* visible messages, those first that have been visible longest."""
+        now = self._now
+        claim = {"queue": self._queue(name), "now": now, "until": now + visibility * 1000, "limit": limit}
+        rows = self.connection.execute(CLAIM, claim).fetchall()
+        rows.sort(key=_visible_since)
+        return [
+            Message(str(seq), receipt, dequeue_count, body, _moment(inserted_at), _end(expires_at))
+            for seq, receipt, dequeue_count, body, inserted_at, expires_at in rows
+        ]
+
+    def peek(self, name: str, limit: int) -> list[PeekedMessage]:
+        """Return up to *limit* visible messages, in the order of a get."""
+        due = {"queue": self._queue(name), "now": self._now, "limit": limit}
+        return [
+            PeekedMessage(str(seq), dequeue_count, body, _moment(inserted_at), _end(expires_at))
+            for seq, dequeue_count, body, inserted_at, expires_at in self.connection.execute(PEEK, due)
+        ]
+
+    def update(self, name: str, message_id: str, receipt: str, visibility: int, body: str | None) -> str:
+        """Let a leased message reappear; return its new receipt."""
+        change = self._held(name, message_id, receipt) | {"until": self._now + visibility * 1000, "body": body}
+        rows = self.connection.execute(UPDATE, change).fetchall()
+        if not rows:
+            raise LeaseLost(message_id)
+        return str(rows[0][0])
+
+    def delete(self, name: str, message_id: str, receipt: str) -> None:
+        """Delete a leased message."""
+        if not self.connection.execute(DELETE, self._held(name, message_id, receipt)).rowcount:
+            raise LeaseLost(message_id)
+
+    def clear(self, name: str) -> None:
+        """Delete all messages of a queue."""
+        self.connection.execute("DELETE FROM messages WHERE queue = ?", (self._queue(name),))
+
+    def count(self, name: str) -> int:
+        """Return how many messages a queue has, the invisible ones too."""
+        (count,) = self.connection.execute(COUNT, {"queue": self._queue(name), "now": self._now}).fetchone()
+        return int(count)
+
+    def purge(self) -> None:
+        """Delete what has expired, in any queue; a long backlog in several turns."""
+        self.connection.execute(PURGE, (self._now, _PURGED_AT_ONCE))
+
+    def _queue(self, name: str) -> int:
+        if (known := self._ids.get(name)) is not None:
+            return known
+        row = self.connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise QueueNotFound(name)
+        found = self._ids[name] = int(row[0])
+        return found
+
+    def _held(self, name: str, message_id: str, receipt: str) -> dict[str, str | int | None]:
+        return {"seq": _seq(message_id), "queue": self._queue(name), "receipt": receipt, "now": self._now}
+
+
+def _seq(message_id: str) -> int:
+    if len(message_id) <= _SEQ_DIGITS and message_id.isascii() and message_id.isdigit():
+        return int(message_id)
+    return 0
+
+
+def _visible_since(row: tuple[int, str, int, str, int, int | None]) -> tuple[int, int]:
+    seq, receipt, *_ = row
+    return int(receipt.partition(".")[0]), seq
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _end(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else _moment(milliseconds)

@@ -1,0 +1,368 @@
+"""The thread that runs the SQLite broker's operations: all that wait, in one transaction."""
+
+import asyncio
+import atexit
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from qworker.brokers.sqlite_file import open_file, open_memory, primary_code, translate
+from qworker.brokers.sqlite_session import Session
+from qworker.clock import Clock
+from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
+
+T = TypeVar("T")
+
+PATIENCE: Final = 60.0
+"""Seconds to wait for another process to let go of the file."""
+_PAUSE: Final = 0.005
+_GROUP: Final = 512
+"""Operations in one transaction, at most: the first should not wait long for the last."""
+_EXIT_PATIENCE: Final = 5.0
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_OWN_FAULT: Final = (
+    BrokerError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+)
+"""What one operation can raise without harm to its neighbours: SQLite has not begun to change anything."""
+
+
+class Mode(IntEnum):
+    """How much an operation needs; a group is run as its neediest member asks."""
+
+    READ = 0
+    CLAIM = 1
+    """Writes only if it finds something."""
+    CHANGE = 2
+    """May be forgotten in a power failure."""
+    KEEP = 3
+    """Is on the disk before it is acknowledged."""
+
+
+@dataclass(slots=True, eq=False)
+class Operation(Generic[T]):
+    """One call that waits for its turn."""
+
+    mode: Mode
+    run: Callable[[Session], T]
+    future: asyncio.Future[T]
+    is_due: Callable[[Session], bool] | None = None
+    """For a claim: whether there is anything to write."""
+    otherwise: T | None = None
+    """For a claim: its answer if there is not."""
+
+
+@dataclass(slots=True, eq=False)
+class _Stop:
+    future: asyncio.Future[None] | None = None
+
+
+class _Answer(NamedTuple):
+    future: asyncio.Future[Any]
+    result: Any
+    error: BaseException | None
+
+
+class Writer:
+    """Owner of the connection to one database, and of the thread that uses it.
+
+    The thread begins with the first operation and ends with `aclose` or `abandon`. Only the connection to a file is
+    closed with it: what is in memory stays until `abandon`.
+    """
+
+    def __init__(self, path: Path | None, clock: Clock, label: str) -> None:
+        self._path, self._clock, self._label = path, clock, label
+        self._connection: sqlite3.Connection | None = None
+        self._durable: bool | None = None
+        self._inode = (0, 0)
+        self._running = threading.Lock()  # held while SQLite works, so that no fork happens then
+        self._inbox: SimpleQueue[Operation[Any] | _Stop] = SimpleQueue()
+        self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
+        self._thread: threading.Thread | None = None
+        self._abandoned = self._forked = False
+        with _registry:
+            _writers.add(self)
+
+    def submit(
+        self,
+        mode: Mode,
+        run: Callable[[Session], T],
+        *,
+        is_due: Callable[[Session], bool] | None = None,
+        otherwise: T | None = None,
+    ) -> asyncio.Future[T]:
+        """Hand in an operation; the future belongs to the running loop.
+
+        An operation whose future is cancelled is dropped if its turn has not come, and may be applied if it has.
+        """
+        if self._forked:
+            msg = f"{self._label}: belongs to the parent process: what is in memory can't be used after a fork"
+            raise BrokerUnusable(msg)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._gate:
+            self._inbox.put(Operation(mode, run, future, is_due, otherwise))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=f"qworker {self._label}", daemon=True)
+                self._thread.start()
+        return future
+
+    async def aclose(self) -> None:
+        """Finish what was handed in, close the file and end the thread; a later operation begins anew."""
+        with self._gate:
+            if self._thread is None:
+                return
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._inbox.put(_Stop(future))
+        await future
+
+    def abandon(self) -> None:
+        """Do the same without waiting, and forget what is in memory: nobody will call any more."""
+        self._abandoned = True
+        with self._gate:
+            if self._thread is not None:
+                self._inbox.put(_Stop())
+                return
+        self._disconnect()
+
+    def _serve(self) -> None:
+        while True:
+            operations, stops = self._take()
+            if operations:
+                self._execute(operations)
+            if stops and self._retire(stops):
+                return
+
+    def _take(self) -> tuple[list[Operation[Any]], list[_Stop]]:
+        taken = [self._inbox.get()]
+        with suppress(Empty):
+            while len(taken) < _GROUP:
+                taken.append(self._inbox.get_nowait())
+        operations = [each for each in taken if isinstance(each, Operation) and not each.future.done()]
+        return operations, [each for each in taken if isinstance(each, _Stop)]
+
+    def _retire(self, stops: Sequence[_Stop]) -> bool:
+        with self._running:
+            if self._path is not None or self._abandoned:
+                self._disconnect()
+        with self._gate:
+            ends = self._inbox.empty()
+            if ends:
+                self._thread = None
+        if ends and self._abandoned:
+            self._disconnect()
+        _deliver([_Answer(stop.future, None, None) for stop in stops if stop.future is not None])
+        return ends
+
+    def _execute(self, operations: Sequence[Operation[Any]]) -> None:
+        try:
+            answers = self._run_patiently(operations)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it, and the thread lives
+            answers = [_Answer(each.future, None, self._failure(error)) for each in operations]
+        _deliver(answers)
+
+    def _failure(self, error: Exception) -> BrokerError:
+        """Return a new exception for each caller: a traceback can't be shared."""
+        failure: BrokerError
+        if isinstance(error, sqlite3.Error):
+            failure = translate(error, self._label)
+        elif isinstance(error, BrokerError):
+            failure = type(error)(*error.args)
+        else:
+            failure = BrokerRefused(f"{self._label}: {error!r}")
+        failure.__cause__ = error
+        return failure
+
+    def _run_patiently(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            with self._running:
+                try:
+                    return self._attempt(operations)
+                except sqlite3.Error as error:
+                    if primary_code(error) not in _BUSY:
+                        self._distrust(error)
+                        raise
+            if self._abandoned or time.monotonic() > give_up:
+                msg = f"{self._label}: another process has held the write lock for {PATIENCE:.0f} s"
+                raise BrokerBusy(msg)
+            time.sleep(_PAUSE)  # lets a fork happen
+
+    def _distrust(self, error: sqlite3.Error) -> None:
+        """Have the file opened and checked again, unless it was only full."""
+        if self._path is not None and primary_code(error) != sqlite3.SQLITE_FULL:
+            self._disconnect()
+
+    def _attempt(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+        connection = self._connected()
+        answers: list[_Answer] = []
+        if max(each.mode for each in operations) <= Mode.CLAIM:
+            answers, operations = self._look(Session(connection, self._clock.time()), operations)
+        if operations:
+            answers += self._change(connection, operations)
+        return answers
+
+    def _look(
+        self, session: Session, operations: Sequence[Operation[Any]]
+    ) -> tuple[list[_Answer], list[Operation[Any]]]:
+        """Answer what needs no transaction: an idle queue is polled without a write."""
+        answers: list[_Answer] = []
+        claims: list[Operation[Any]] = []
+        for each in operations:
+            answer = _answer(each.future, each.run if each.is_due is None else each.is_due, session)
+            if each.is_due is None or answer.error is not None:
+                answers.append(answer)
+            elif answer.result:
+                claims.append(each)
+            else:
+                answers.append(_Answer(each.future, each.otherwise, None))
+        return answers, claims
+
+    def _change(self, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+        self._set_durable(connection, durable=any(each.mode is Mode.KEEP for each in operations))
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            session = Session(connection, self._clock.time())
+            session.purge()
+            answers = [_answer(each.future, each.run, session) for each in operations]
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                connection.execute("ROLLBACK")
+            raise
+        return answers
+
+    def _set_durable(self, connection: sqlite3.Connection, *, durable: bool) -> None:
+        if durable is not self._durable:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._path is not None and self._inode != _inode(self._path):
+            self._disconnect()
+        if self._connection is None:
+            self._durable = None
+            self._connection = open_memory() if self._path is None else open_file(self._path)
+            self._inode = (0, 0) if self._path is None else _inode(self._path)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def before_fork(self) -> None:
+        """Wait until no SQL runs, and close the file.
+
+        A connection that is open at a fork is dangerous even if the child never touches it: SQLite in the child takes
+        the parent's locks for its own. See https://www.sqlite.org/howtocorrupt.html, "carrying an open database
+        connection across a fork".
+        """
+        self._running.acquire()
+        if self._path is not None:
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the file is opened again by the next operation."""
+        self._running.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the thread, and what was handed in, are the parent's."""
+        self._forked = self._forked or (self._path is None and self._connection is not None)
+        self._inbox, self._gate, self._thread = SimpleQueue(), threading.RLock(), None
+        self._running.release()
+
+    def end(self) -> None:
+        """Stop, and wait a little: for the end of the process."""
+        thread = self._thread
+        self.abandon()
+        if thread is not None:
+            thread.join(_EXIT_PATIENCE)
+
+
+def _answer(future: asyncio.Future[Any], call: Callable[[Session], Any], session: Session) -> _Answer:
+    try:
+        return _Answer(future, call(session), None)
+    except _OWN_FAULT as error:
+        return _Answer(future, None, error)
+
+
+def _deliver(answers: Sequence[_Answer]) -> None:
+    """Wake each loop once for all of its answers."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Answer]] = defaultdict(list)
+    for answer in answers:
+        by_loop[answer.future.get_loop()].append(answer)
+    for loop, batch in by_loop.items():
+        with suppress(RuntimeError):  # that loop is closed: nobody waits
+            loop.call_soon_threadsafe(_settle, batch)
+
+
+def _settle(answers: Sequence[_Answer]) -> None:
+    for future, result, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another that was put in its place."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+_registry = threading.Lock()
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_frozen: list[Writer] = []
+
+
+def _before_fork() -> None:
+    _registry.acquire()
+    _frozen.extend(_writers)
+    for writer in _frozen:
+        writer.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for writer in _frozen:
+        writer.after_fork_in_parent()
+    _frozen.clear()
+    _registry.release()
+
+
+def _after_fork_in_child() -> None:
+    for writer in _frozen:
+        writer.after_fork_in_child()
+    _frozen.clear()
+    _registry.release()
+
+
+@atexit.register
+def _end_all() -> None:
+    for writer in list(_writers):
+        writer.end()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

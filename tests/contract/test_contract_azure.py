@@ -1,0 +1,34 @@
+from collections.abc import AsyncIterator
+from typing import ClassVar
+
+import pytest
+from azurite_server import Azurite
+from hypothesis import settings
+
+from qworker.brokers.azure import AzureBroker
+from qworker.testing.contract import BrokerContract, Harness, RealHarness
+from qworker.testing.model import QueueMachine
+
+
+class TestAzurite(BrokerContract):
+    @pytest.fixture
+    async def harness(self, azurite: Azurite) -> AsyncIterator[Harness]:
+        harness = RealHarness(AzureBroker.from_connection_string(azurite.connection_string))
+        yield harness
+        await harness.aclose()
+
+
+class Machine(QueueMachine):
+    connection_string: ClassVar[str]
+
+    async def open_harness(self) -> Harness:
+        return RealHarness(AzureBroker.from_connection_string(self.connection_string))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def connect(azurite: Azurite) -> None:
+    Machine.connection_string = azurite.connection_string
+
+
+TestHistories = Machine.TestCase
+TestHistories.settings = settings(max_examples=8, stateful_step_count=20, deadline=None, print_blob=True)
