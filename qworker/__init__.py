@@ -1,1 +1,37 @@
 """Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics."""
+
+from qworker.app import App, default_app, task
+from qworker.context import INJECTED, Context, current
+from qworker.errors import (
+    ConfigurationError,
+    EnqueueUncertain,
+    InvalidArguments,
+    MessageTooLarge,
+    PartlyEnqueued,
+    QworkerError,
+)
+from qworker.job import Job
+from qworker.outcome import Reject, Retry, Snooze
+from qworker.retry import Backoff
+from qworker.task import Task
+
+__all__ = [
+    "INJECTED",
+    "App",
+    "Backoff",
+    "ConfigurationError",
+    "Context",
+    "EnqueueUncertain",
+    "InvalidArguments",
+    "Job",
+    "MessageTooLarge",
+    "PartlyEnqueued",
+    "QworkerError",
+    "Reject",
+    "Retry",
+    "Snooze",
+    "Task",
+    "current",
+    "default_app",
+    "task",
+]

@@ -152,6 +152,12 @@ def current() -> Context:
         raise NoContext from None
 
 
+def context_of(task: asyncio.Task[Any] | None) -> Context | None:
+    """Return the Context of the job that an asyncio task belongs to; None where Python can't tell (before 3.12)."""
+    variables = getattr(task, "get_context", lambda: None)()
+    return None if variables is None else variables.get(_current)
+
+
 def set_current(ctx: Context) -> None:
     """Make *ctx* the one that current() finds, in the running task or thread; for the engine and for tests."""
     _current.set(ctx)

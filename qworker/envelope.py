@@ -13,7 +13,6 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
@@ -75,11 +74,6 @@ def decode(body: str, *, message_id: str) -> Job:
         state=fields.get("state"),
         headers=_headers(fields),
     )
-
-
-def with_release(job: Job) -> Job:
-    """Return *job* with one delivery more that doesn't count as an attempt."""
-    return replace(job, releases=job.releases + 1)
 
 
 def as_fields(body: str) -> dict[str, Any]:

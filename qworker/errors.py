@@ -11,6 +11,7 @@
     ├── InvalidEnvelope           a message's body is not a job
     ├── MessageTooLarge           over 64 KiB as sent
     ├── EnqueueUncertain          the answer to a put was lost: the job may be queued
+    ├── PartlyEnqueued            only some of many jobs were accepted
     └── BrokerError               what a broker answered, or failed to
         ├── QueueNotFound
         ├── QueueBeingDeleted
@@ -89,6 +90,17 @@ class EnqueueUncertain(QworkerError):
     def __init__(self, job_id: str, task: str) -> None:
         super().__init__(f"{task}: job {job_id} may or may not be queued: the broker's answer was lost")
         self.job_id, self.task = job_id, task
+
+
+class PartlyEnqueued(QworkerError):
+    """The broker took only some of many jobs; the job ids say which."""
+
+    def __init__(self, accepted: list[str], uncertain: list[str], refused: list[str], reason: Exception) -> None:
+        total = len(accepted) + len(uncertain) + len(refused)
+        super().__init__(
+            f"{len(accepted)} of {total} jobs are queued, {len(uncertain)} may be, {len(refused)} are not: {reason}",
+        )
+        self.accepted, self.uncertain, self.refused = accepted, uncertain, refused
 
 
 class BrokerError(QworkerError):

@@ -16,10 +16,14 @@ Delay = timedelta | float
 """A time span: a timedelta, or seconds."""
 
 
+def seconds_of(delay: Delay) -> float:
+    """Return a time span in seconds."""
+    return delay.total_seconds() if isinstance(delay, timedelta) else delay
+
+
 def whole_seconds(delay: Delay) -> int:
     """Return *delay* as the service takes it: whole seconds, rounded up, from 0 to 7 days."""
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    return math.ceil(min(max(seconds, 0), MAX_DELAY))
+    return math.ceil(min(max(seconds_of(delay), 0), MAX_DELAY))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""App: tasks, their broker and their workers, put together."""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+from qworker.brokers.base import Broker
+from qworker.brokers.choose import broker_from_url
+from qworker.engine.worker import Lifespan, Worker
+from qworker.enqueue import Enqueuer
+from qworker.envelope import Encoding
+from qworker.errors import ConfigurationError, UnknownTask
+from qworker.events import Listener
+from qworker.job import Job
+from qworker.portal import Portal
+from qworker.retry import Backoff, Delay
+from qworker.settings import Settings
+from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task
+
+
+class App:
+    """A set of tasks, and the broker their jobs go through.
+
+    *broker* is a URL, a connection string or a Broker; without one, settings decide (``QWORKER_BROKER``, else
+    ``AZURE_STORAGE_CONNECTION_STRING``, else ``sqlite:///qworker.db``). *lifespan*, an async context manager that is
+    given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``. *middleware*
+    wraps every handler, the first outermost. Making an App connects to nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: str | Broker | None = None,
+        lifespan: "Callable[[App], AbstractAsyncContextManager[Mapping[str, Any] | None]] | None" = None,
+        middleware: Iterable[Middleware] = (),
+        encoding: Encoding | None = None,
+        listeners: Iterable[Listener] = (),
+    ) -> None:
+        self._given_broker = broker
+        self._given_encoding = encoding
+        self._lifespan = lifespan
+        self._middleware = tuple(middleware)
+        self._listeners = tuple(listeners)
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._portal = Portal(self._close_broker)
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """The registered tasks by name."""
+        return self._tasks
+
+    @cached_property
+    def broker(self) -> Broker:
+        """Where the queues are. Raises ConfigurationError if the settings make no sense."""
+        if isinstance(self._given_broker, Broker):
+            return self._given_broker
+        return broker_from_url(self._given_broker or Settings.load().broker_url())
+
+    def use_broker(self, broker: str | Broker) -> None:
+        """Use another broker from now on; for command lines and tests."""
+        self._given_broker = broker
+        self.__dict__.pop("broker", None)
+        self.__dict__.pop("_enqueuer", None)
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        timeout: Delay | None = None,
+        executor: Executor | None = None,
+        state: Any = None,
+        middleware: Iterable[Middleware] = (),
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a task; bare, or with options.
+
+        *name*: what messages call it, by default module and function; *queue*: where its jobs go; *max_attempts*:
+        tries before it is given up; *backoff*: rests between them (default: 5 s, 10 s, 20 s … up to 10 min);
+        *timeout*: the time one attempt may take; *executor*: "thread" (the default) or "process" for a plain
+        function; *state*: the type of what its checkpoints save; *middleware*: around this task only.
+
+        Raises ConfigurationError for options or parameters that can't work.
+        """
+        if function is not None:
+            return self._register(function, **options)
+        return lambda decorated: self._register(decorated, **options)
+
+    def get_task(self, name: str) -> Task[..., Any]:
+        """Return the task of this name. Raises UnknownTask."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise UnknownTask(name, self._tasks) from None
+
+    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
+        """Put jobs that were made already; the tasks' own enqueue makes and puts them."""
+        bodies = self._enqueuer.bodies(jobs)
+        self._portal.run(self._enqueuer.put(jobs, bodies, sending))
+
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
+        """Do the same without blocking the event loop."""
+        await self._enqueuer.put(jobs, self._enqueuer.bodies(jobs), sending)
+
+    @asynccontextmanager
+    async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator[Worker]:
+        """Run a worker inside another program, for as long as the ``async with`` block.
+
+        *settings* are those of Settings: queues, concurrency, lease, grace, …; at the end of the block it stops
+        as it would on SIGTERM.
+        """
+        worker = self.make_worker(Settings.load(settings), listeners)
+        async with worker:
+            yield worker
+
+    def make_worker(self, settings: Settings, listeners: Iterable[Listener] = ()) -> Worker:
+        """Return a worker for this app that is not started yet."""
+        return Worker(
+            self.broker,
+            self._tasks,
+            settings,
+            encoding=self._encoding,
+            lifespan=self._bound_lifespan(),
+            middleware=self._middleware,
+            listeners=(*self._listeners, *listeners),
+        )
+
+    def close(self) -> None:
+        """Close what the sync calls opened; the app can still be used and then opens it again."""
+        self._portal.close()
+
+    async def aclose(self) -> None:
+        """Close what calls from the running event loop opened, and what the sync calls did."""
+        self._portal.close()
+        await self._close_broker()
+
+    async def _close_broker(self) -> None:
+        await self.broker.aclose()
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        return self._given_encoding or Settings.load().encoding
+
+    @cached_property
+    def _enqueuer(self) -> Enqueuer:
+        return Enqueuer(self.broker, self._encoding)
+
+    def _bound_lifespan(self) -> Lifespan | None:
+        lifespan = self._lifespan
+        return None if lifespan is None else lambda: lifespan(self)
+
+    def _register(self, function: Callable[P, R], name: str | None = None, **options: Any) -> Task[P, R]:
+        name = name or _name_of(function)
+        task = Task(function, self, name=name, **options)
+        known = self._tasks.get(name)
+        if known is not None and _place_of(known.function) != _place_of(function):
+            raise ConfigurationError(
+                f"two tasks are named {name!r}: {_place_of(known.function)}, {_place_of(function)}"
+            )
+        self._tasks[name] = task
+        return task
+
+    def __repr__(self) -> str:
+        return f"<App of {len(self._tasks)} tasks>"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", type(function).__qualname__).replace("<locals>.", "")
+    return f"{_module_of(function)}.{name}"
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Return the name a worker will import the module by, for a script that runs as __main__ too."""
+    module = function.__module__
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name.removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else module
+
+
+def _place_of(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+default_app = App()
+"""The app of the bare ``@task``, configured from the environment."""
+task = default_app.task

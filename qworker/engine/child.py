@@ -1,0 +1,72 @@
+"""What runs in a child process of the "process" executor, which can be killed."""
+
+import importlib
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+from qworker.context import Context, set_current
+from qworker.engine.outcomes import outcome_of
+from qworker.errors import QworkerError
+from qworker.job import Job
+from qworker.outcome import Outcome, Succeeded
+from qworker.task import Task, decode_state
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCall:
+    """All that a child needs to run one attempt; sent to it through a pipe."""
+
+    module: str
+    qualname: str
+    job: Job
+    queue: str
+    attempt: int
+    deadline: datetime | None
+    setup: Callable[[], None] | None = None
+    """Called once in each child, before its first handler."""
+
+
+_ready = False
+
+
+def run_in_child(call: ChildCall) -> Outcome:
+    """Run the handler and say what became of it; never raises, so that no exception need be pickled."""
+    try:
+        _set_up(call)
+        task = _find_task(call)
+        ctx = Context(
+            call.job,
+            queue=call.queue,
+            attempt=call.attempt,
+            deadline=call.deadline,
+            state=decode_state(task, call.job.state),
+        )
+        set_current(ctx)
+        args, kwargs = task.signature.decode(call.job.args, call.job.kwargs)
+        task.function(*args, **kwargs, **dict.fromkeys(task.signature.context_parameters, ctx))
+    except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
+        return outcome_of(error)
+    return Succeeded()
+
+
+def _set_up(call: ChildCall) -> None:
+    global _ready  # noqa: PLW0603 — a process has one set-up
+    if _ready:
+        return
+    # Ctrl-C in a terminal reaches every process of its group; when a child ends is the worker's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if call.setup is not None:
+        call.setup()
+    _ready = True
+
+
+def _find_task(call: ChildCall) -> Task[..., Any]:
+    module = importlib.import_module(call.module)
+    found = reduce(getattr, call.qualname.split("."), module)
+    if not isinstance(found, Task):
+        raise QworkerError(f"{call.module}.{call.qualname} is not a task: with executor='process' it must stay one")
+    return found

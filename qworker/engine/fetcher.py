@@ -1,0 +1,167 @@
+"""Gets as many messages as can be run soon, from several queues, and rests while there are none."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from qworker.brokers.base import MAX_BATCH, Message, Queue
+from qworker.errors import AccessDenied, BrokerBusy, QworkerError
+from qworker.events import Event, PollFailed, PollRecovered
+
+_GETS_AT_ONCE: Final = 4
+"""Gets under way for one queue, as long as the last of them came back full."""
+_FIRST_PAUSE, _LONGEST_PAUSE, _DENIED_PAUSE = 0.25, 4.0, 5.0
+"""Seconds to rest after a failed poll: doubled from the first to the longest; the last when access is denied."""
+
+
+class Room(Protocol):
+    """What the fetcher asks before it asks a broker."""
+
+    def wanted(self) -> int:
+        """Return how many messages can be run soon; 0 for none now."""
+
+    def reserve(self, count: int) -> None:
+        """Keep room for messages that are asked for."""
+
+    def unreserve(self, count: int) -> None:
+        """Give that room back: the answer is here."""
+
+    async def changed(self) -> None:
+        """Wait until there may be more room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a queue is polled."""
+
+    lease: int
+    """Seconds that a message is leased for."""
+    poll_min: float
+    poll_max: float
+
+
+Deliver = Callable[[Queue, list[Message], float], None]
+"""Takes a queue's answer, empty or not, and the monotonic time from before it was asked."""
+
+
+class _Poll:
+    """One queue and when to ask it next."""
+
+    def __init__(self, queue: Queue, weight: int) -> None:
+        self.queue = queue
+        self.weight = weight
+        self.due = 0.0
+        self.under_way = 0
+        self.full = False
+        self.rest = 0.0
+        self.failing_since: float | None = None
+
+    def ready(self, now: float) -> bool:
+        if self.under_way:
+            return self.full and self.under_way < _GETS_AT_ONCE
+        return now >= self.due
+
+
+class Fetcher:
+    """Polls queues by weight, whenever there is room for their messages."""
+
+    def __init__(
+        self,
+        queues: dict[Queue, int],
+        room: Room,
+        pace: Pace,
+        deliver: Deliver,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._polls = [_Poll(queue, weight) for queue, weight in queues.items()]
+        self._room = room
+        self._pace = pace
+        self._deliver = deliver
+        self._emit = emit
+        self._answered = asyncio.Event()
+        self._gets: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Fetch until cancelled; a get under way is then waited for, as its messages are leased already."""
+        try:
+            while True:
+                await self._step()
+        finally:
+            if self._gets:
+                await asyncio.wait(self._gets)
+
+    async def _step(self) -> None:
+        wanted = self._room.wanted()
+        if not wanted:
+            await self._room.changed()
+            return
+        now = time.monotonic()
+        ready = [poll for poll in self._polls if poll.ready(now)]
+        if not ready:
+            await self._rest(now)
+            return
+        poll = random.choices(ready, [poll.weight for poll in ready])[0]  # noqa: S311 — fairness, not secrecy
+        self._start_get(poll, min(wanted, MAX_BATCH))
+
+    async def _rest(self, now: float) -> None:
+        """Wait until a queue is due, or an answer changes what is."""
+        waits = [poll.due - now for poll in self._polls if not poll.under_way]
+        self._answered.clear()
+        try:
+            async with asyncio.timeout(min(waits) if waits else None):
+                await self._answered.wait()
+        except TimeoutError:
+            pass
+
+    def _start_get(self, poll: _Poll, limit: int) -> None:
+        self._room.reserve(limit)
+        poll.under_way += 1
+        task = asyncio.get_running_loop().create_task(self._get(poll, limit))
+        self._gets.add(task)
+        task.add_done_callback(self._gets.discard)
+
+    async def _get(self, poll: _Poll, limit: int) -> None:
+        began = time.monotonic()
+        try:
+            messages = await poll.queue.get(limit, visibility=self._pace.lease)
+        except Exception as error:  # noqa: BLE001 — whatever a broker does, the worker goes on
+            self._failed(poll, error)
+        else:
+            self._succeeded(poll, len(messages), limit)
+            self._deliver(poll.queue, messages, began)
+        finally:
+            poll.under_way -= 1
+            self._room.unreserve(limit)
+            self._answered.set()
+
+    def _succeeded(self, poll: _Poll, count: int, limit: int) -> None:
+        now = time.monotonic()
+        if poll.failing_since is not None:
+            self._emit(PollRecovered(queue=poll.queue.name, seconds=now - poll.failing_since))
+            poll.failing_since = None
+        poll.full = count == limit
+        if poll.full:
+            poll.rest = 0.0
+        elif count:
+            poll.rest = self._pace.poll_min
+        else:
+            poll.rest = min(max(poll.rest * 2, self._pace.poll_min), self._pace.poll_max)
+        poll.due = now + poll.rest * random.uniform(0.5, 1.0)  # noqa: S311 — the same
+
+    def _failed(self, poll: _Poll, error: Exception) -> None:
+        now = time.monotonic()
+        since = poll.failing_since
+        poll.failing_since = now if since is None else since
+        poll.full = False
+        poll.rest = _FIRST_PAUSE if since is None else min(max(poll.rest * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        pause = poll.rest * random.uniform(0.5, 1.0)  # noqa: S311 — the same
+        if isinstance(error, AccessDenied):
+            pause = _DENIED_PAUSE
+        elif isinstance(error, BrokerBusy) and error.retry_after is not None:
+            pause = max(pause, error.retry_after)
+        poll.due = now + pause
+        reason = str(error) if isinstance(error, QworkerError) else f"{type(error).__name__}: {error}"
+        self._emit(PollFailed(queue=poll.queue.name, reason=reason, retry_in=pause))

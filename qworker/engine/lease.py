@@ -1,0 +1,232 @@
+"""The exclusive right to a message, and the thread that keeps it."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from qworker.brokers.base import Message, Queue
+from qworker.engine.watch import LoopWatch
+from qworker.errors import AnswerLost, BrokerError, LeaseLost
+
+RENEWALS: Final = 3
+"""Renewals in the length of a lease."""
+_RENEWALS_AT_ONCE: Final = 32
+
+
+class Lease:
+    """Sole owner of one message's pop receipt.
+
+    Its deadline counts from before the request that got the message was sent, on the monotonic clock: it ends
+    here no later than it does at the broker, whatever the wall clocks say.
+    """
+
+    def __init__(self, queue: Queue, message: Message, *, length: int, began: float) -> None:
+        self.queue = queue
+        self.message_id = message.id
+        self.length = length
+        self.deadline = began + length
+        self.due = began + length / RENEWALS
+        """When the keeper should renew it."""
+        self.on_lost: Callable[[str], None] | None = None
+        """Called once with the reason, on the keeper's thread or on that of the call that found out."""
+        self._receipt = message.receipt
+        self._lost: str | None = None
+        self._uncertain = False
+        self._settled = False
+        self._turn = _Turn()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the message may belong to someone else by now."""
+        return self._lost is not None or time.monotonic() >= self.deadline
+
+    async def renew(self) -> None:
+        """Begin the lease's length anew; does nothing while it is being settled, or after. Raises BrokerError."""
+        if self._turn.try_take():
+            try:
+                if not self._settled:
+                    await self._update(self.length, None, within=self.length / 6)
+            finally:
+                self._turn.give_back()
+
+    async def save(self, body: str) -> None:
+        """Write a new body into the message, which renews the lease as well. Raises BrokerError."""
+        async with self._settling():
+            await self._update(self.length, body, within=self.length / 2)
+
+    async def reappear(self, after: int, *, body: str | None = None) -> None:
+        """Let the message become visible in *after* seconds, with a new body if one is given. Raises BrokerError."""
+        async with self._settling():
+            await self._update(after, body, within=self.length / 2)
+            self._settled = True
+
+    async def complete(self) -> None:
+        """Delete the message. Raises BrokerError.
+
+        A message that is already gone counts as deleted: an earlier answer may have been lost on the way.
+        """
+        async with self._settling():
+            try:
+                async with asyncio.timeout(self.length / 2):
+                    await self.queue.delete(self.message_id, self._receipt)
+            except TimeoutError:
+                raise AnswerLost(f"message {self.message_id}: its delete was not answered in time") from None
+            except LeaseLost:
+                if self._uncertain:  # not gone: a renewal was applied that gave it a receipt we never saw
+                    raise
+            self._settled = True
+
+    def lose(self, reason: str) -> None:
+        """Note that the message belongs to someone else."""
+        if self._lost is None:
+            self._lost = reason
+            if self.on_lost is not None:
+                self.on_lost(reason)
+
+    @asynccontextmanager
+    async def _settling(self) -> AsyncIterator[None]:
+        async with self._turn:
+            if self.lost:
+                self.lose("its deadline has passed")
+                raise LeaseLost(self.message_id)
+            yield
+
+    async def _update(self, visibility: int, body: str | None, *, within: float) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(within):
+                receipt = await self.queue.update(self.message_id, self._receipt, visibility=visibility, body=body)
+        except TimeoutError:
+            self._uncertain = True
+            raise AnswerLost(f"message {self.message_id}: its update was not answered in time") from None
+        except AnswerLost:
+            self._uncertain = True
+            raise
+        except LeaseLost as error:
+            self.lose(str(error))
+            raise
+        self._receipt = receipt
+        self._uncertain = False
+        self.deadline = began + visibility
+        self.due = began + visibility / RENEWALS
+
+
+class LeaseKeeper:
+    """Renews leases from a thread and an event loop of its own, so that no handler can cost one."""
+
+    def __init__(self, length: int, watch: LoopWatch, on_stop: Callable[[], object]) -> None:
+        self._length = length
+        self._tick = min(length / 12, 0.5)
+        self._watch = watch
+        self._on_stop = on_stop
+        self._leases: set[Lease] = set()
+        self._renewing: set[Lease] = set()
+        self._stopped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="qworker-lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; leases still kept are renewed no more."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    def keep(self, leases: Iterable[Lease]) -> None:
+        """Renew these until they are dropped."""
+        self._leases.update(leases)
+
+    def drop(self, lease: Lease) -> None:
+        """Renew this one no more."""
+        self._leases.discard(lease)
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        at_once = asyncio.Semaphore(_RENEWALS_AT_ONCE)
+        async with asyncio.TaskGroup() as renewals:
+            while not self._stopped.is_set():
+                self._watch.look()
+                for lease in self._due(time.monotonic()):
+                    self._renewing.add(lease)
+                    renewals.create_task(self._renew(lease, at_once))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), self._tick)
+        await self._close()
+
+    def _due(self, now: float) -> list[Lease]:
+        leases = [lease for lease in tuple(self._leases) if lease not in self._renewing]
+        for lease in leases:
+            if now >= lease.deadline:
+                lease.lose("it could not be renewed in time")
+                self.drop(lease)
+        return [lease for lease in leases if lease.due <= now < lease.deadline]
+
+    async def _renew(self, lease: Lease, at_once: asyncio.Semaphore) -> None:
+        try:
+            async with at_once:
+                if lease in self._leases and not lease.lost:
+                    await lease.renew()
+        except LeaseLost:
+            self.drop(lease)
+        except BrokerError:
+            lease.due = time.monotonic() + self._length / 12
+        finally:
+            self._renewing.discard(lease)
+
+    async def _close(self) -> None:
+        closing = self._on_stop()
+        if asyncio.iscoroutine(closing):
+            await closing
+
+
+class _Turn:
+    """Lets one at a time have a lease, across threads; the keeper never waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def try_take(self) -> bool:
+        with self._lock:
+            if self._taken:
+                return False
+            self._taken = True
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken = False
+            waiting, self._waiting = self._waiting, []
+        for loop, future in waiting:
+            loop.call_soon_threadsafe(_wake, future)
+
+    async def __aenter__(self) -> None:
+        while not self.try_take():
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            with self._lock:
+                if not self._taken:
+                    continue
+                self._waiting.append((loop, future))
+            await future
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,234 @@
+"""From an attempt to its outcome: the handler is called here, and stopped."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import anyio.to_process
+from structlog.contextvars import bound_contextvars
+
+from qworker.context import Context, SaveState, set_current
+from qworker.engine.attempt import Attempt
+from qworker.engine.child import ChildCall, run_in_child
+from qworker.engine.outcomes import outcome_of
+from qworker.engine.threads import ThreadCall
+from qworker.errors import InvalidArguments, QworkerError, UnknownTask
+from qworker.job import utc_now
+from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, Succeeded
+from qworker.task import Middleware, Task, decode_state
+
+NUDGE_EVERY: Final = 5.0
+"""Seconds after which a handler that was told to stop, and didn't, is told again."""
+
+
+class TimedOut(QworkerError):
+    """An attempt took longer than its task's timeout."""
+
+
+class Runner:
+    """Runs attempts. It never raises, and never touches a queue."""
+
+    def __init__(
+        self,
+        known_tasks: Mapping[str, Task[..., Any]],
+        *,
+        concurrency: int,
+        middleware: tuple[Middleware, ...] = (),
+        child_setup: Callable[[], None] | None = None,
+    ) -> None:
+        self._known_tasks = known_tasks
+        self._middleware = middleware
+        self._child_setup = child_setup
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qworker-handler")
+        self._children = anyio.CapacityLimiter(concurrency)
+        self.resources: Mapping[str, Any] = {}
+        """What the lifespan yielded."""
+
+    def refuse(self, attempt: Attempt) -> Outcome | None:
+        """Return the outcome of an attempt whose handler must not be called, or None if it is to run."""
+        if attempt.lease.lost:
+            return Lost()
+        if attempt.job.expired(utc_now()):
+            return Expired()
+        if attempt.task is None:
+            return Failed(Failure.of(UnknownTask(attempt.job.task, self._known_tasks)))
+        if attempt.number > attempt.task.options.policy.max_attempts:
+            return Failed(_no_outcome(attempt))
+        return None
+
+    def prepare(self, attempt: Attempt, save_state: SaveState) -> "Run":
+        """Return the run of an attempt that was not refused, not yet begun."""
+        return Run(self, attempt, save_state)
+
+    def close(self) -> None:
+        """Let go of the threads; one that is stuck in a handler is left alone."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def call(self, run: "Run") -> Any:
+        """Call the handler within its middleware."""
+        call_next: Callable[[], Awaitable[Any]] = partial(self._call_handler, run)
+        for middleware in reversed((*self._middleware, *run.task.options.middleware)):
+            call_next = partial(middleware, run.ctx, call_next)
+        return await call_next()
+
+    async def _call_handler(self, run: "Run") -> Any:
+        if run.task.options.executor == "process":
+            return await self._call_child(run)
+        handler = partial(run.task.function, *run.args, **run.kwargs)
+        if run.task.options.executor is None:
+            return await handler()
+        return await run.in_thread(ThreadCall(handler), self._threads)
+
+    async def _call_child(self, run: "Run") -> None:
+        attempt, function = run.attempt, run.task.function
+        call = ChildCall(
+            module=function.__module__,
+            qualname=function.__qualname__,
+            job=attempt.job,
+            queue=attempt.queue,
+            attempt=attempt.number,
+            deadline=run.ctx.deadline,
+            setup=self._child_setup,
+        )
+        outcome = await anyio.to_process.run_sync(run_in_child, call, cancellable=True, limiter=self._children)
+        if not isinstance(outcome, Succeeded):
+            raise _ChildOutcome(outcome)
+
+
+class Run:
+    """A handler at work, and the way to stop it."""
+
+    def __init__(self, runner: Runner, attempt: Attempt, save_state: SaveState) -> None:
+        assert attempt.task is not None  # noqa: S101 — refuse() has seen to it
+        self.attempt = attempt
+        self.task = attempt.task
+        self._runner = runner
+        self._save_state = save_state
+        self._loop = asyncio.get_running_loop()
+        self._stopped: Outcome | None = None
+        self._over = False
+        self._current_task: asyncio.Task[Any] | None = None
+        self._thread: ThreadCall | None = None
+        self._nudge: asyncio.TimerHandle | None = None
+        self.on_stuck: Callable[[], None] = lambda: None
+
+    async def outcome(self) -> Outcome:
+        """Run the handler to its end, whatever that is, and say what became of it."""
+        self._current_task = asyncio.current_task()
+        timer = self._start_timer()
+        try:
+            return await self._outcome()
+        finally:
+            self._over = True
+            for handle in (timer, self._nudge):
+                if handle is not None:
+                    handle.cancel()
+
+    def stop(self, because: Outcome) -> None:
+        """Tell the handler to stop; unless it succeeds all the same, *because* is its outcome."""
+        if self._over:
+            return
+        self._stopped = self._stopped or because
+        if self._nudge is None:
+            self._tell()
+
+    def stop_from_thread(self, because: Outcome) -> None:
+        """Do the same from another thread than the event loop's."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
+            self._loop.call_soon_threadsafe(self.stop, because)
+        if self._thread is not None:  # its loop may be blocked
+            self._stopped = self._stopped or because
+            self._thread.interrupt()
+
+    def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
+        """Say whether *task* is the one that this handler runs in."""
+        return task is not None and task is self._current_task and self._thread is None
+
+    async def in_thread(self, call: ThreadCall, executor: ThreadPoolExecutor) -> Any:
+        """Run a thread's call, which stop() then interrupts instead of cancelling the wait for it."""
+        self._thread = call
+        try:
+            if self._stopped is not None:
+                call.interrupt()
+            return await call.run(executor)
+        finally:
+            self._thread = None
+
+    async def _outcome(self) -> Outcome:
+        try:
+            self.args, self.kwargs = self.task.signature.decode(self.attempt.job.args, self.attempt.job.kwargs)
+            self.ctx = self._context()
+        except InvalidArguments as error:
+            return Rejected(Failure.of(error))
+        self.kwargs |= dict.fromkeys(self.task.signature.context_parameters, self.ctx)
+        set_current(self.ctx)
+        job = self.attempt.job
+        try:
+            with bound_contextvars(job=job.id, task=job.task, attempt=self.attempt.number, queue=self.attempt.queue):
+                await self._runner.call(self)
+        except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
+            return self._outcome_of(error)
+        return Succeeded()
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        cancelled = self._current_task is not None and self._current_task.cancelling() > 0
+        while self._current_task is not None and self._current_task.cancelling():
+            self._current_task.uncancel()
+        if self._stopped is not None:
+            return self._stopped
+        if isinstance(error, asyncio.CancelledError) and cancelled:
+            return Released("its worker was cancelled")
+        return error.outcome if isinstance(error, _ChildOutcome) else outcome_of(error)
+
+    def _context(self) -> Context:
+        timeout = self.task.options.timeout
+        attempt = self.attempt
+        return Context(
+            attempt.job,
+            queue=attempt.queue,
+            attempt=attempt.number,
+            deadline=None if timeout is None else utc_now() + timedelta(seconds=timeout),
+            state=decode_state(self.task, attempt.job.state),
+            save_state=self._save_state,
+            lease_lost=lambda: attempt.lease.lost,
+            resources=self._runner.resources,
+            loop=self._loop,
+        )
+
+    def _start_timer(self) -> asyncio.TimerHandle | None:
+        timeout = self.task.options.timeout
+        if timeout is None:
+            return None
+        error = TimedOut(f"it took longer than its timeout of {timeout:g} s")
+        return self._loop.call_later(timeout, self.stop, Failed(Failure.of(error)))
+
+    def _tell(self) -> None:
+        if self._over:
+            return
+        if self._nudge is not None:
+            self.on_stuck()
+        if self._thread is not None:
+            self._thread.interrupt()
+        elif self._current_task is not None:
+            self._current_task.cancel()
+        self._nudge = self._loop.call_later(NUDGE_EVERY, self._tell)
+
+
+class _ChildOutcome(Exception):
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(str(getattr(outcome, "failure", outcome)))
+        self.outcome = outcome
+
+
+def _no_outcome(attempt: Attempt) -> Failure:
+    earlier = attempt.number - 1
+    return Failure(
+        "WorkerLost",
+        f"it was started {earlier} times, and the worker never came to settle the last of them: "
+        "it was killed, or crashed, each time",
+    )

@@ -1,0 +1,124 @@
+"""Applies an action through the lease: the thin layer behind decide()."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from typing import Final
+
+from qworker.brokers.base import Broker, Message, check_body
+from qworker.engine.attempt import Attempt
+from qworker.engine.lease import Lease
+from qworker.envelope import Encoding, encode
+from qworker.errors import (
+    AnswerLost,
+    BrokerBusy,
+    BrokerError,
+    BrokerUnavailable,
+    LeaseLost,
+    MessageTooLarge,
+    QueueNotFound,
+)
+from qworker.job import Job, utc_now
+from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
+from qworker.poison import PoisonRecord, encode_poison
+from qworker.task import encode_state, poison_queue_of
+
+_PAUSES: Final = (0.1, 0.3, 1.0, 2.0)
+"""Seconds between tries; the last is repeated."""
+_POISON_TRIES: Final = 5.0
+"""Seconds that a put to a poison queue is tried for; then the message is left to reappear."""
+_TRY_LATER: Final = 30
+"""Seconds after which a message that could not be moved to its poison queue reappears."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Does to messages what was decided. Its methods raise BrokerError when the broker would not have it."""
+
+    broker: Broker
+    worker: str
+    encoding: Encoding
+
+    async def settle(self, attempt: Attempt, message: Message, action: Action) -> None:
+        """Apply *action*; tries again while the lease lasts. Raises LeaseLost or another BrokerError."""
+        match action:
+            case Delete():
+                await _persist(attempt.lease.complete, seconds=attempt.lease.length)
+            case Reappear(after, counted):
+                body = None if counted else self._released_body(attempt.job)
+                await _persist(lambda: attempt.lease.reappear(after, body=body), seconds=attempt.lease.length)
+            case Poison(failure):
+                record = self._record(message, attempt.queue, failure, attempt.number, attempt.job)
+                await self._move(attempt.lease, record)
+            case Abandon():
+                pass
+
+    async def poison_message(self, lease: Lease, message: Message, queue: str, failure: Failure) -> None:
+        """Move a message that is no job. Raises BrokerError."""
+        await self._move(lease, self._record(message, queue, failure, message.dequeue_count, None))
+
+    async def save_state(self, attempt: Attempt, state: object) -> None:
+        """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
+        assert attempt.task is not None  # noqa: S101 — it is running
+        job = replace(attempt.job, state=encode_state(attempt.task, state))
+        await attempt.lease.save(check_body(encode(job, self.encoding)))
+        attempt.job = job
+
+    async def _move(self, lease: Lease, record: PoisonRecord) -> None:
+        """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
+        try:
+            await _persist(lambda: self._put_poison(record), seconds=min(_POISON_TRIES, lease.length / 2))
+        except BrokerError:
+            await _persist(lambda: lease.reappear(_TRY_LATER), seconds=lease.length / 2)
+            raise
+        await _persist(lease.complete, seconds=lease.length)
+
+    async def _put_poison(self, record: PoisonRecord) -> None:
+        queue = self.broker.queue(poison_queue_of(record.queue))
+        body = encode_poison(record, self.encoding)
+        try:
+            await queue.put(body)
+        except QueueNotFound:
+            await self.broker.create_queue(queue.name)
+            await queue.put(body)
+
+    def _record(self, message: Message, queue: str, failure: Failure, attempts: int, job: Job | None) -> PoisonRecord:
+        return PoisonRecord(
+            body=message.body,
+            queue=queue,
+            failure=failure,
+            attempts=attempts,
+            worker=self.worker,
+            poisoned_at=utc_now(),
+            message_id=message.id,
+            job_id=job.id if job else None,
+            task=job.task if job else None,
+        )
+
+    def _released_body(self, job: Job) -> str | None:
+        try:
+            return check_body(encode(replace(job, releases=job.releases + 1), self.encoding))
+        except MessageTooLarge:
+            return None  # no room to note the release: the attempt is spent, the job is not lost
+
+
+async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> None:
+    """Try a call again and again for some seconds, unless it is refused for good."""
+    until = time.monotonic() + seconds
+    maybe_done = False
+    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        try:
+            await call()
+        except LeaseLost:
+            if maybe_done:  # an update that was applied, but not answered, has left us without a receipt
+                return
+            raise
+        except (BrokerBusy, BrokerUnavailable, AnswerLost) as error:
+            maybe_done = maybe_done or isinstance(error, AnswerLost)
+            if time.monotonic() + pause >= until:
+                raise
+        else:
+            return
+        await asyncio.sleep(pause)

@@ -1,0 +1,81 @@
+"""How many jobs may run, wait their turn, or be on their way to this worker."""
+
+import asyncio
+import time
+from typing import Final
+
+from qworker.brokers.base import MAX_BATCH
+
+_SOON: Final = 0.5
+"""Seconds within which a message that waits here should start; it is another worker's otherwise."""
+_MOST_WAITING: Final = 2 * MAX_BATCH
+_WINDOW: Final = 0.25
+"""Seconds over which the rate of jobs is measured."""
+
+
+class Slots:
+    """The worker's room for messages: free slots, and a few more for those that can start soon.
+
+    How many "a few" are follows the rate at which jobs end here: none for jobs that take long, so that another
+    worker can have them; up to two full batches for quick ones, so that a slot never waits for the network.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self.running = 0
+        self.waiting = 0
+        """Messages received and not started."""
+        self._asked_for = 0
+        self._ended = 0
+        self._rate = 0.0
+        self._since = time.monotonic()
+        self._change = asyncio.Event()
+
+    @property
+    def free(self) -> int:
+        """Slots in which a job could start now."""
+        return self._concurrency - self.running
+
+    def wanted(self) -> int:
+        """Return how many messages to ask for now: a full batch, or whatever can start when nothing else waits."""
+        on_the_way = self.waiting + self._asked_for
+        room = self._concurrency + self._prefetch() - self.running - on_the_way
+        if room >= MAX_BATCH:
+            return MAX_BATCH
+        return max(room, 0) if not on_the_way else 0
+
+    def reserve(self, count: int) -> None:
+        """Keep room for messages that are asked for."""
+        self._asked_for += count
+
+    def unreserve(self, count: int) -> None:
+        """Give that room back: the answer is here."""
+        self._asked_for -= count
+        self._change.set()
+
+    def started(self) -> None:
+        """Note that a waiting message became a running job."""
+        self.waiting -= 1
+        self.running += 1
+        self._change.set()
+
+    def ended(self) -> None:
+        """Note that a running job left its slot."""
+        self.running -= 1
+        self._ended += 1
+        self._change.set()
+
+    async def changed(self) -> None:
+        """Wait until there may be more room."""
+        self._change.clear()
+        await self._change.wait()
+
+    def _prefetch(self) -> int:
+        now = time.monotonic()
+        elapsed = now - self._since
+        if elapsed >= _WINDOW:
+            self._rate = self._ended / elapsed
+            self._ended, self._since = 0, now
+        # Within the first window the rate so far is the best guess there is.
+        rate = max(self._rate, self._ended / _WINDOW) if elapsed < _WINDOW else self._rate
+        return min(int(rate * _SOON), _MOST_WAITING)

@@ -1,0 +1,70 @@
+"""Plain functions in threads, and how one of them is told to stop."""
+
+import asyncio
+import contextvars
+import ctypes
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+
+class Interrupt(BaseException):
+    """Raised inside a handler's thread when its time is up, its lease is lost or its worker stops.
+
+    Not an Exception, so that a handler's ``except Exception`` doesn't swallow it. A thread that waits in C code
+    only sees it once it is back in Python.
+    """
+
+
+class ThreadCall:
+    """One call of a function in a thread, which can be interrupted there."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._ident: int | None = None
+        self._interrupted = False
+
+    async def run(self, executor: Executor) -> Any:
+        """Call the function in one of the executor's threads; raise what it raises.
+
+        Being cancelled doesn't end the wait: a thread that still runs still holds its slot.
+        """
+        context = contextvars.copy_context()
+        returned, value = await asyncio.get_running_loop().run_in_executor(executor, context.run, self._call)
+        if returned:
+            return value
+        raise value
+
+    def interrupt(self) -> None:
+        """Raise Interrupt in the thread, as soon as it runs Python code; before it began, don't begin."""
+        with self._lock:
+            self._interrupted = True
+            if self._ident is not None:
+                _raise_in_thread(self._ident, Interrupt)
+
+    def _call(self) -> tuple[bool, Any]:
+        # A future can't carry every exception (not StopIteration), so they are returned as values.
+        try:
+            with self._lock:
+                if self._interrupted:
+                    return False, Interrupt()
+                self._ident = threading.get_ident()
+            try:
+                return True, self._function()
+            finally:
+                self._end()
+        except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
+            return False, error
+
+    def _end(self) -> None:
+        with self._lock:
+            ident, self._ident = self._ident, None
+            if ident is not None and self._interrupted:
+                _raise_in_thread(ident, None)  # an Interrupt that is still on its way would hit the thread's next job
+
+
+def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
+    target = None if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), target)

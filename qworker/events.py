@@ -1,0 +1,210 @@
+"""Facts that the engine emits, and that logs, metrics and tests listen to.
+
+A listener is called on the thread that noticed the fact, mostly the event loop's, at times the lease keeper's: it must
+be quick and safe to call from any thread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qworker.job import Job
+from qworker.outcome import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted:
+    """A worker polls its queues from now on."""
+
+    worker: str
+    broker: str
+    queues: tuple[str, ...]
+    tasks: int
+    concurrency: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopping:
+    """A worker takes no more messages; what runs may end within the grace."""
+
+    worker: str
+    reason: str
+    running: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopped:
+    """A worker has ended; all its messages are settled or released."""
+
+    worker: str
+    succeeded: int
+    failed: int
+    released: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted:
+    """A handler begins."""
+
+    job: Job
+    queue: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSucceeded:
+    """A handler returned, and its message is deleted."""
+
+    job: Job
+    queue: str
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRetried:
+    """An attempt failed; the same message reappears."""
+
+    job: Job
+    queue: str
+    attempt: int
+    max_attempts: int
+    after: int
+    failure: Failure
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSnoozed:
+    """A handler asked to be called later; no attempt is spent."""
+
+    job: Job
+    queue: str
+    attempt: int
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReleased:
+    """A worker gave a job back unfinished, visible at once; no attempt is spent."""
+
+    job: Job
+    queue: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobExpired:
+    """A job's time to live ended before it started; its message is deleted."""
+
+    job: Job
+    queue: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPoisoned:
+    """A job was given up and is in the poison queue."""
+
+    job: Job
+    queue: str
+    attempt: int
+    poison_queue: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePoisoned:
+    """A message that is no job at all was moved to the poison queue."""
+
+    message_id: str
+    queue: str
+    dequeue_count: int
+    poison_queue: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost:
+    """A job's message belongs to someone else, or soon will; its handler is cancelled if it still runs."""
+
+    job: Job
+    queue: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleFailed:
+    """The broker didn't take what a job came to: the message reappears when its lease ends, and the job runs again."""
+
+    job: Job
+    queue: str
+    attempt: int
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStuck:
+    """A handler was told to stop and does not; its slot and its lease are held until it does."""
+
+    job: Job
+    queue: str
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked:
+    """The event loop has not turned for a while: a handler computes or waits without ``await``."""
+
+    seconds: float
+    job: Job | None
+    where: str
+    """The innermost line that runs there, as file:line in function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailed:
+    """A queue couldn't be polled; it is tried again."""
+
+    queue: str
+    reason: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRecovered:
+    """A queue answers again."""
+
+    queue: str
+    seconds: float
+
+
+JobEvent = (
+    JobStarted
+    | JobSucceeded
+    | JobRetried
+    | JobSnoozed
+    | JobReleased
+    | JobExpired
+    | JobPoisoned
+    | LeaseLost
+    | SettleFailed
+    | JobStuck
+)
+Event = (
+    JobEvent
+    | MessagePoisoned
+    | LoopBlocked
+    | PollFailed
+    | PollRecovered
+    | WorkerStarted
+    | WorkerStopping
+    | WorkerStopped
+)
+Listener = Callable[[Event], None]

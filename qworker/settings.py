@@ -1,0 +1,155 @@
+"""Settings: command line, then ``QWORKER_*``, then ``[tool.qworker]`` in pyproject.toml, then these defaults."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from qworker.brokers.base import MAX_VISIBILITY
+from qworker.envelope import Encoding
+from qworker.errors import ConfigurationError, InvalidQueueName
+from qworker.task import check_task_queue
+
+_PREFIX = "QWORKER_"
+_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "console", "json"]
+
+
+def _seconds(value: object) -> object:
+    """Take "90", "90s", "1.5m", "2h" as seconds."""
+    if not isinstance(value, str):
+        return value
+    if not (found := _SPAN.fullmatch(value)):
+        raise ValueError(f"{value!r} is not a time span such as 90, 90s, 5m or 1h")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def _queues(value: object) -> object:
+    """Take "mail:3,default" as a mapping of queues to weights."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return dict(_weighted(str(part)) for part in value)
+    return value
+
+
+def _weighted(part: str) -> tuple[str, int]:
+    name, colon, weight = part.partition(":")
+    if colon and not weight.isdecimal():
+        raise ValueError(f"{part!r} is not NAME or NAME:WEIGHT")
+    return name.strip(), int(weight or 1)
+
+
+def _checked_queues(queues: dict[str, int]) -> dict[str, int]:
+    for name, weight in queues.items():
+        try:
+            check_task_queue(name)
+        except InvalidQueueName as error:
+            raise ValueError(str(error)) from None
+        if weight < 1:
+            raise ValueError(f"the weight of queue {name!r} must be at least 1")
+    return queues
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
+Queues = Annotated[dict[str, int], NoDecode, BeforeValidator(_queues), AfterValidator(_checked_queues)]
+
+
+class Settings(BaseSettings):
+    """How qworker is to run here. Spans of time are seconds, or texts such as "90s", "5m", "1h"."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        pyproject_toml_table_header=("tool", "qworker"),
+    )
+
+    broker: str | None = Field(default=None, repr=False)
+    """Where the queues are: sqlite:///FILE, azure://ACCOUNT, https://…, or a connection string."""
+    encoding: Encoding = "text"
+    """How bodies are sent: "text", or "base64" as Azure Functions expects."""
+    queues: Queues = {}
+    """The queues to poll with their weights, "mail:3,default"; empty: those of the app's tasks."""
+    concurrency: int = Field(default=16, ge=1, le=100_000)
+    """Jobs that one process runs at once."""
+    processes: int = Field(default=1, ge=1, le=1_000)
+    """Worker processes."""
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""
+    burst: bool = False
+    """Exit once no job is visible and none runs."""
+    reload: bool = False
+    """Restart when a source file changes."""
+    max_jobs: int | None = Field(default=None, ge=1)
+    """Exit after so many jobs a process; with several processes, a new one takes its place."""
+    lease: WholeSeconds = Field(default=60, ge=2, le=MAX_VISIBILITY)
+    """Seconds that a message stays invisible to others after a worker died; renewed while it lives."""
+    grace: Seconds = Field(default=25, ge=0)
+    """Seconds that running jobs may take to end when the worker is told to stop."""
+    poll_min: Seconds | None = Field(default=None, gt=0)
+    """Seconds between polls of a queue that had messages a moment ago; by default a twentieth of poll_max."""
+    poll_max: Seconds | None = Field(default=None, gt=0)
+    """Seconds between polls of an idle queue; by default the broker's: 2 on Azure, 0.05 on SQLite."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say where settings come from, the strongest first."""
+        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, given: Mapping[str, Any] | None = None) -> Self:
+        """Read all sources; *given* (what is not None of it) wins. Raises ConfigurationError, one line."""
+        wanted = {name: value for name, value in (given or {}).items() if value is not None}
+        try:
+            return cls(**wanted)
+        except ValidationError as error:
+            raise ConfigurationError(_one_line(error, wanted)) from None
+        except ValueError as error:  # pyproject.toml is not TOML
+            raise ConfigurationError(f"pyproject.toml: {error}") from None
+
+    def broker_url(self) -> str:
+        """Return the broker's URL: as set, else AZURE_STORAGE_CONNECTION_STRING, else a file in this directory."""
+        return self.broker or os.environ.get("AZURE_STORAGE_CONNECTION_STRING") or "sqlite:///qworker.db"
+
+
+def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{_origin(str(found['loc'][0]), given)}: {_problem(found['type'], found['msg'])}" for found in error.errors()
+    )
+
+
+def _origin(name: str, given: Mapping[str, Any]) -> str:
+    if name in given:
+        return f"--{name.replace('_', '-')}"
+    variable = _PREFIX + name.upper()
+    return variable if variable in os.environ else f"[tool.qworker] {name} in pyproject.toml"
+
+
+def _problem(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return f"no such setting; there are {', '.join(sorted(Settings.model_fields))}"
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")

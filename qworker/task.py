@@ -1,0 +1,296 @@
+"""A task: a registered function with its options, and the ways to enqueue a call of it."""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
+from qworker.context import Context
+from qworker.errors import ConfigurationError, InvalidArguments
+from qworker.job import Job, new_job_id, utc_now
+from qworker.retry import Backoff, Delay, RetryPolicy, seconds_of, whole_seconds
+from qworker.signature import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Executor = Literal["thread", "process"]
+Call = Sequence[Any] | Mapping[str, Any]
+"""One call's arguments: a tuple of positional or a mapping of keyword arguments."""
+
+CallNext = Callable[[], Awaitable[Any]]
+Middleware = Callable[[Context, CallNext], Coroutine[Any, Any, Any]]
+"""``async def middleware(ctx, call_next)``: wraps each call of a handler; what it raises fails the attempt."""
+
+DEFAULT_QUEUE = "default"
+POISON_SUFFIX = "-poison"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Where and when a job is to be put."""
+
+    queue: str
+    delay: int = 0
+    ttl: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Sender(Protocol):
+    """What puts jobs into queues: the App."""
+
+    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
+        """Put the jobs, waiting until they are accepted."""
+
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
+        """Do the same without blocking the event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How a task's jobs are run."""
+
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: float | None = None
+    """Seconds that one attempt may take; None means any time."""
+    executor: Executor | None = None
+    """Where a plain function runs; None for ``async def``, which runs on the event loop."""
+    state: TypeAdapter[Any] | None = None
+    """What a checkpoint's state must look like."""
+    middleware: tuple[Middleware, ...] = ()
+
+
+class Task(Generic[P, R]):
+    """A function that can be enqueued. Calling it is calling the function, here and now."""
+
+    def __init__(  # noqa: PLR0913 — each option of @task has its own name
+        self,
+        function: Callable[P, R],
+        sender: Sender,
+        *,
+        name: str,
+        queue: str = DEFAULT_QUEUE,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        timeout: Delay | None = None,
+        executor: Executor | None = None,
+        state: Any = None,
+        middleware: Iterable[Middleware] = (),
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.queue = check_task_queue(queue)
+        self.signature = Signature(name, function)
+        self.options = TaskOptions(
+            policy=RetryPolicy(max_attempts, backoff or Backoff()),
+            timeout=_timeout(name, timeout),
+            executor=_executor(name, function, executor),
+            state=None if state is None else TypeAdapter(state),
+            middleware=tuple(middleware),
+        )
+        self._producer = Producer(self, sender, Sending(self.queue))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself; nothing is enqueued."""
+        return self.function(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue a call and return it once the broker has accepted it.
+
+        Works anywhere: in scripts, threads, after a fork, and inside a running event loop, which it blocks
+        for the time of one put; there, ``await aenqueue(…)`` doesn't.
+
+        Raises InvalidArguments and MessageTooLarge, with nothing sent; EnqueueUncertain if the broker's answer was
+        lost; other BrokerErrors if the job was not accepted.
+        """
+        return self._producer.enqueue(*args, **kwargs)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue a call without blocking the event loop; see enqueue."""
+        return await self._producer.aenqueue(*args, **kwargs)
+
+    def enqueue_many(self, calls: Iterable[Call]) -> list[Job]:
+        """Enqueue many calls, each a tuple of positional or a mapping of keyword arguments.
+
+        All are validated before the first is sent.
+
+        Raises InvalidArguments and MessageTooLarge, with nothing sent, and PartlyEnqueued if the broker accepted
+        only some.
+        """
+        return self._producer.enqueue_many(calls)
+
+    async def aenqueue_many(self, calls: Iterable[Call]) -> list[Job]:
+        """Enqueue many calls without blocking the event loop; see enqueue_many."""
+        return await self._producer.aenqueue_many(calls)
+
+    def using(
+        self,
+        *,
+        delay: Delay | None = None,
+        queue: str | None = None,
+        ttl: Delay | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> "Producer[P]":
+        """Return a way to enqueue this task with other options than its own.
+
+        *delay*: not before this time span (up to 7 days); *ttl*: not worth starting later than this; *headers*: texts
+        that the handler finds in ``ctx.headers``. Time spans are timedeltas, or seconds.
+        """
+        return self._producer.using(delay=delay, queue=queue, ttl=ttl, headers=headers)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}{self.signature}>"
+
+
+class Producer(Generic[P]):
+    """Enqueues calls of one task in one way."""
+
+    def __init__(self, task: Task[P, Any], sender: Sender, sending: Sending) -> None:
+        self._task = task
+        self._sender = sender
+        self._sending = sending
+
+    def using(
+        self,
+        *,
+        delay: Delay | None = None,
+        queue: str | None = None,
+        ttl: Delay | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> "Producer[P]":
+        """Return a producer with some options changed; see Task.using."""
+        changed = replace(
+            self._sending,
+            queue=self._sending.queue if queue is None else check_task_queue(queue),
+            delay=self._sending.delay if delay is None else _delay(delay),
+            ttl=self._sending.ttl if ttl is None else whole_seconds(ttl),
+            headers=self._sending.headers if headers is None else dict(headers),
+        )
+        if changed.ttl is not None and changed.ttl <= changed.delay:
+            raise ConfigurationError(f"a ttl of {changed.ttl} s must be more than the delay of {changed.delay} s")
+        return Producer(self._task, self._sender, changed)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue a call and return it once the broker has accepted it; see Task.enqueue."""
+        job = self._job(args, kwargs)
+        self._sender.send([job], self._sending)
+        return job
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue a call without blocking the event loop; see Task.enqueue."""
+        job = self._job(args, kwargs)
+        await self._sender.asend([job], self._sending)
+        return job
+
+    def enqueue_many(self, calls: Iterable[Call]) -> list[Job]:
+        """Enqueue many calls; see Task.enqueue_many."""
+        jobs = self._jobs(calls)
+        self._sender.send(jobs, self._sending)
+        return jobs
+
+    async def aenqueue_many(self, calls: Iterable[Call]) -> list[Job]:
+        """Enqueue many calls without blocking the event loop; see Task.enqueue_many."""
+        jobs = self._jobs(calls)
+        await self._sender.asend(jobs, self._sending)
+        return jobs
+
+    def _jobs(self, calls: Iterable[Call]) -> list[Job]:
+        jobs = []
+        for number, call in enumerate(calls):
+            try:
+                jobs.append(self._job(*_split(self._task.name, call)))
+            except InvalidArguments as error:
+                raise InvalidArguments(error.task, f"call number {number}: {error.problem}") from None
+        return jobs
+
+    def _job(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+        sent_args, sent_kwargs = self._task.signature.encode(args, kwargs)
+        now = utc_now()
+        ttl = self._sending.ttl
+        return Job(
+            new_job_id(),
+            self._task.name,
+            sent_args,
+            sent_kwargs,
+            enqueued_at=now,
+            expires_at=None if ttl is None else now + timedelta(seconds=ttl),
+            headers=self._sending.headers,
+        )
+
+
+def poison_queue_of(queue: str) -> str:
+    """Return the name of the queue for jobs of *queue* that were given up."""
+    return queue + POISON_SUFFIX
+
+
+def check_task_queue(name: str) -> str:
+    """Return *name* if it and its poison queue can both be made; raises InvalidQueueName."""
+    check_queue_name(name)
+    check_queue_name(poison_queue_of(name))
+    return name
+
+
+def encode_state(task: Task[..., Any], state: Any) -> Any:
+    """Return a checkpoint's state as a JSON value. Raises InvalidArguments."""
+    adapter = task.options.state or _ANY
+    try:
+        return adapter.dump_python(adapter.validate_python(state), mode="json")
+    except (ValidationError, PydanticSerializationError, UnicodeEncodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidArguments(task.name, f"a state that can't be saved as JSON: {reason}") from None
+
+
+def decode_state(task: Task[..., Any], state: Any) -> Any:
+    """Return a saved state as its task wants it. Raises InvalidArguments."""
+    if state is None or task.options.state is None:
+        return state
+    try:
+        return task.options.state.validate_python(state)
+    except ValidationError as error:
+        problem = f"its saved state doesn't fit: {error.error_count()} problems"
+        raise InvalidArguments(task.name, problem) from None
+
+
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
+        return call, {}
+    raise InvalidArguments(
+        task,
+        f"a call is a tuple of positional or a mapping of keyword arguments, not a {type(call).__name__}",
+    )
+
+
+def _delay(delay: Delay) -> int:
+    if seconds_of(delay) > MAX_VISIBILITY:
+        raise ConfigurationError(f"a delay of {seconds_of(delay):g} s is over the service's 7 days")
+    return whole_seconds(delay)
+
+
+def _timeout(task: str, timeout: Delay | None) -> float | None:
+    if timeout is not None and seconds_of(timeout) <= 0:
+        raise ConfigurationError(f"task {task}: timeout must be more than 0 seconds, not {timeout}")
+    return None if timeout is None else seconds_of(timeout)
+
+
+def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:
+    if executor is not None and executor not in get_args(Executor):
+        raise ConfigurationError(f"task {task}: executor must be 'thread' or 'process', not {executor!r}")
+    if not inspect.iscoroutinefunction(function):
+        return executor or "thread"
+    if executor is not None:
+        raise ConfigurationError(
+            f"task {task}: it is 'async def' and runs on the event loop: drop executor={executor!r}"
+        )
+    return None
