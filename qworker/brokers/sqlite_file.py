@@ -15,6 +15,7 @@ BUSY_SLICE: Final = 0.2
 
 _CHECKED_BYTES: Final = 8 * 1024 * 1024
 """Larger files are not read in full at each start."""
+_SMALLEST_DATABASE: Final = 512
 _WAL_BYTES: Final = 16 * 1024 * 1024
 """What the write-ahead log shrinks to once a long reader has let go of it."""
 _MOUNTS = Path("/proc/self/mounts")
@@ -85,9 +86,13 @@ def open_file(path: Path) -> sqlite3.Connection:
     Raises BrokerUnusable, with the file untouched, if it is corrupt, another program's, or where no database can be;
     sqlite3.Error for what may pass, such as a lock.
     """
-    _check_place(path)
-    if path.exists() and path.stat().st_size:
-        _check_content(path)
+    try:
+        _check_place(path)
+        size = path.stat().st_size if path.exists() else 0
+    except OSError as error:
+        raise BrokerUnusable(f"{path}: {error.strerror}") from error
+    if size:
+        _check_content(path, size)
     connection = _connect(str(path))
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -161,19 +166,22 @@ def _unescaped(field: str) -> str:
     return field
 
 
-def _check_content(path: Path) -> None:
+def _check_content(path: Path, size: int) -> None:
+    if size < _SMALLEST_DATABASE:  # SQLite would take it for an empty one
+        msg = f"{path}: is not a SQLite database"
+        raise BrokerUnusable(msg)
     # Read-only: a recovery or a rollback that another program left to do is not ours to do. And through SQLite:
     # closing a file that was opened beside it would drop the locks of all of this process's connections to it.
     try:
         with closing(_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             _is_blank(connection, str(path))
             _check_size(connection, path)
-            if path.stat().st_size <= _CHECKED_BYTES:
+            if size <= _CHECKED_BYTES:
                 _check_pages(connection, path)
     except sqlite3.OperationalError as error:
         if primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise
-        raise BrokerUnusable(f"{path}: can't be read: {error}") from error
+        raise BrokerUnusable(f"{path}: can't be opened: {error}") from error
     except sqlite3.DatabaseError as error:
         raise BrokerUnusable(f"{path}: is not a sound SQLite database: {error}") from error
 

@@ -139,12 +139,19 @@ class Writer:
         self._disconnect()
 
     def _serve(self) -> None:
-        while True:
-            operations, stops = self._take()
-            if operations:
-                self._execute(operations)
-            if stops and self._retire(stops):
-                return
+        while not self._serve_once():
+            pass
+
+    def _serve_once(self) -> bool:
+        """Serve a group; return whether it was the last.
+
+        Nothing of it stays in a variable while the next is waited for: an operation refers to its broker, and a
+        broker that nobody else refers to has to go.
+        """
+        operations, stops = self._take()
+        if operations:
+            self._execute(operations)
+        return bool(stops) and self._retire(stops)
 
     def _take(self) -> tuple[list[Operation[Any]], list[_Stop]]:
         taken = [self._inbox.get()]

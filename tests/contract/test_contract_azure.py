@@ -31,4 +31,4 @@ def connect(azurite: Azurite) -> None:
 
 
 TestHistories = Machine.TestCase
-TestHistories.settings = settings(max_examples=8, stateful_step_count=20, deadline=None, print_blob=True)
+TestHistories.settings = settings(max_examples=4, stateful_step_count=15, deadline=None, print_blob=True)

@@ -1,0 +1,816 @@
+import asyncio
+import gc
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from qworker.brokers import sqlite_file, sqlite_session, sqlite_writer
+from qworker.brokers.base import Message
+from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
+from qworker.brokers.sqlite_session import Session
+from qworker.brokers.sqlite_writer import Mode
+from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, LeaseLost, QueueNotFound
+from qworker.testing.clock import FakeClock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def broker(path: Path, clock: FakeClock) -> AsyncIterator[SqliteBroker]:
+    broker = SqliteBroker(path, clock=clock)
+    await broker.create_queue("jobs")
+    yield broker
+    await broker.aclose()
+
+
+@pytest.fixture
+def queue(broker: SqliteBroker) -> SqliteQueue:
+    return broker.queue("jobs")
+
+
+async def run_sql(broker: SqliteBroker, sql: str, *values: object) -> list[tuple[object, ...]]:
+    """Run a statement on the broker's own connection."""
+    return await broker.writer().submit(Mode.READ, lambda session: session.connection.execute(sql, values).fetchall())
+
+
+def integrity(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        [verdict] = connection.execute("PRAGMA integrity_check").fetchone()
+        return str(verdict)
+
+
+def writers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("qworker ")]
+
+
+def refusal(path: Path) -> str:
+    """Return the one line with which a file is refused."""
+
+    async def refused() -> str:
+        broker = SqliteBroker(path)
+        with pytest.raises(BrokerUnusable) as caught:
+            await broker.create_queue("jobs")
+        await broker.aclose()
+        return str(caught.value)
+
+    line = asyncio.run(refused())
+    assert "\n" not in line
+    return line
+
+
+def contents(path: Path) -> tuple[bytes, bytes]:
+    return path.read_bytes(), path.with_name(f"{path.name}-wal").read_bytes()
+
+
+def log_size(path: Path) -> int:
+    return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+class TestBroker:
+    def test_a_file(self) -> None:
+        broker = SqliteBroker("data/jobs.db")
+        assert ("sqlite:///data/jobs.db", 0.05, True) == (broker.label, broker.poll_max, broker.shared)
+
+    def test_memory(self) -> None:
+        broker = SqliteBroker(None)
+        assert ("sqlite:// (in memory)", 0.05, False) == (broker.label, broker.poll_max, broker.shared)
+
+    def test_making_one_touches_nothing(self, path: Path) -> None:
+        SqliteBroker(path)
+        assert not path.exists()
+        assert [] == writers()
+
+    async def test_a_relative_path_is_meant_when_the_broker_is_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        broker = SqliteBroker("here.db")
+        monkeypatch.chdir("/")
+        await broker.create_queue("jobs")
+        await broker.aclose()
+        assert (tmp_path / "here.db").exists()
+
+    async def test_a_file_outlives_its_broker(self, path: Path) -> None:
+        for expected in (True, False):
+            broker = SqliteBroker(path)
+            assert expected is await broker.create_queue("jobs")
+            await broker.aclose()
+
+    async def test_closed_cleanly_there_is_one_file(self, broker: SqliteBroker, queue: SqliteQueue, path: Path) -> None:
+        await queue.put("x")
+        await broker.aclose()
+        assert [path] == list(path.parent.iterdir())
+        assert [] == writers()
+
+    async def test_brokers_on_one_file_share_it(self, queue: SqliteQueue, path: Path, clock: FakeClock) -> None:
+        other = SqliteBroker(path, clock=clock)
+        await other.queue("jobs").put("x")
+        assert ["x"] == [message.body for message in await queue.get(visibility=60)]
+        assert [] == await other.queue("jobs").get(visibility=60)
+        await other.aclose()
+        assert 1 == await queue.count()
+
+    async def test_memory_is_private(self) -> None:
+        one, two = SqliteBroker(None), SqliteBroker(None)
+        await one.create_queue("jobs")
+        with pytest.raises(QueueNotFound):
+            await two.queue("jobs").put("x")
+
+    def test_memory_outlives_its_loops(self) -> None:
+        broker = SqliteBroker(None)
+
+        async def produce() -> None:
+            await broker.create_queue("jobs")
+            await broker.queue("jobs").put("x")
+            await broker.aclose()
+
+        asyncio.run(produce())
+        assert 1 == asyncio.run(broker.queue("jobs").count())
+
+    def test_a_forgotten_broker_leaves_no_thread(self, path: Path) -> None:
+        async def use() -> None:
+            await SqliteBroker(path).create_queue("jobs")
+            await SqliteBroker(None).create_queue("jobs")
+
+        asyncio.run(use())
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name.startswith("qworker "):
+                thread.join(10)
+        assert [] == writers()
+        assert [path] == list(path.parent.iterdir())
+
+    def test_a_queue_keeps_its_broker(self) -> None:
+        async def use() -> int:
+            broker = SqliteBroker(None)
+            await broker.create_queue("jobs")
+            queue = broker.queue("jobs")
+            del broker
+            gc.collect()
+            await queue.put("x")
+            return await queue.count()
+
+        assert 1 == asyncio.run(use())
+
+    async def test_closing_one_loop_spares_the_others(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        async def come_and_go() -> None:
+            await queue.put("theirs")
+            await broker.aclose()
+
+        for _ in range(20):
+            await asyncio.gather(asyncio.to_thread(asyncio.run, come_and_go()), *(queue.put("ours") for _ in range(5)))
+        assert 120 == await queue.count()
+        assert 1 == len(writers())
+
+    async def test_a_prefix_has_no_wildcards(self, broker: SqliteBroker) -> None:
+        await broker.create_queue("mail-in")
+        assert ["mail-in"] == await broker.list_queues("mail")
+        assert [] == await broker.list_queues("mail_")
+        assert [] == await broker.list_queues("%")
+
+    async def test_a_deleted_queue_can_be_made_again_at_once(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        await queue.put("old")
+        await broker.delete_queue("jobs")
+        assert await broker.create_queue("jobs") is True
+        assert 0 == await queue.count()
+
+
+class TestMessages:
+    async def test_they_come_in_the_order_in_which_they_became_visible(
+        self, queue: SqliteQueue, clock: FakeClock
+    ) -> None:
+        await queue.put("fourth", delay=3)
+        await queue.put("first")
+        await queue.put("second")
+        await queue.put("third", delay=2)
+        clock.advance(3)
+        assert ["first", "second", "third", "fourth"] == [message.body for message in await queue.peek(4)]
+        messages = await queue.get(4, visibility=60)
+        assert ["first", "second", "third", "fourth"] == [message.body for message in messages]
+
+    async def test_a_moment_is_exact_to_the_millisecond(self, queue: SqliteQueue, clock: FakeClock) -> None:
+        await queue.put("x")
+        await queue.get(visibility=1)
+        clock.advance(0.999)
+        assert [] == await queue.get(visibility=1)
+        clock.advance(0.001)
+        assert 1 == len(await queue.get(visibility=1))
+
+    async def test_receipts_and_ids_are_never_used_again(self, queue: SqliteQueue, clock: FakeClock) -> None:
+        receipts, ids = set(), set()
+        for _ in range(20):
+            ids.add(await queue.put("x"))
+            [message] = await queue.get(visibility=1)
+            receipt = await queue.update(message.id, message.receipt, visibility=1)
+            receipts |= {message.receipt, receipt}
+            await queue.delete(message.id, receipt)
+        assert (40, 20) == (len(receipts), len(ids))
+
+    async def test_each_of_a_batch_has_its_own_receipt(self, queue: SqliteQueue) -> None:
+        await asyncio.gather(*(queue.put("x") for _ in range(5)))
+        assert 5 == len({message.receipt for message in await queue.get(5, visibility=60)})
+
+    @pytest.mark.parametrize("message_id", ["-1", "", "1e3", "\u0661", "9" * 5000, "1 "])
+    async def test_an_odd_id_is_unknown(self, queue: SqliteQueue, message_id: str) -> None:
+        await queue.put("x")
+        [message] = await queue.get(visibility=60)
+        with pytest.raises(LeaseLost):
+            await queue.delete(message_id, message.receipt)
+
+    async def test_one_that_fails_fails_alone(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        outcomes = await asyncio.gather(
+            queue.put("one"),
+            queue.delete("99", "stale"),
+            broker.queue("missing").put("x"),
+            queue.delete("1", "lone surrogate \ud800"),
+            queue.put("two"),
+            return_exceptions=True,
+        )
+        expected = [str, LeaseLost, QueueNotFound, UnicodeEncodeError, str]
+        assert expected == [type(outcome) for outcome in outcomes]
+        assert 2 == await queue.count()
+
+    async def test_an_idle_get_does_not_write(self, queue: SqliteQueue, path: Path, clock: FakeClock) -> None:
+        await queue.put("expired", ttl=1)
+        await queue.put("leased")
+        clock.advance(1)
+        await queue.get(visibility=60)
+        before = contents(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(10):
+                assert [] == await queue.get(32, visibility=60)
+        assert before == contents(path)
+
+    async def test_puts_alone_purge_what_has_expired(
+        self, broker: SqliteBroker, queue: SqliteQueue, clock: FakeClock
+    ) -> None:
+        await broker.create_queue("other")
+        await asyncio.gather(*(queue.put("x", ttl=1) for _ in range(2500)))
+        clock.advance(1)
+        assert 0 == await queue.count()
+        for _ in range(3):
+            await broker.queue("other").put("x")
+        assert [(3,)] == await run_sql(broker, "SELECT count(*) FROM messages")
+
+    async def test_a_cancelled_get_that_still_waits_leases_nothing(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        await queue.put("x")
+        with holding_the_lock(path):
+            blocker = asyncio.create_task(queue.put("y"))
+            await until(broker._writer._inbox.empty)
+            get = asyncio.create_task(queue.get(visibility=60))
+            await asyncio.sleep(0)
+            get.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await get
+        await blocker
+        assert 2 == len(await queue.peek(2))
+
+    @pytest.mark.parametrize(
+        ("statement", "index"),
+        [
+            ("CLAIM", "messages_due (queue=? AND visible_at<?)"),
+            ("PEEK", "messages_due (queue=? AND visible_at<?)"),
+            ("ANY_DUE", "messages_due (queue=? AND visible_at<?)"),
+            ("UPDATE", "INTEGER PRIMARY KEY (rowid=?)"),
+            ("DELETE", "INTEGER PRIMARY KEY (rowid=?)"),
+            ("PURGE", "messages_expiry (expires_at<?)"),
+            ("COUNT", "messages_due (queue=?)"),
+            ("COUNT", "messages_expiry (expires_at<?)"),
+        ],
+    )
+    async def test_query_plans(self, broker: SqliteBroker, statement: str, index: str) -> None:
+        sql = getattr(sqlite_session, statement)
+        names = dict.fromkeys(["queue", "now", "until", "limit", "seq", "receipt", "body"], 1)
+        values = (1, 1) if "?" in sql else names
+        plan = await broker.writer().submit(
+            Mode.READ, lambda session: session.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+        )
+        steps = [str(step[3]) for step in plan]
+        assert any(index in step for step in steps), steps
+        assert not any(step.startswith("SCAN messages") or "TEMP B-TREE" in step for step in steps), steps
+
+
+class TestDurability:
+    async def synchronous(self, broker: SqliteBroker) -> int:
+        [(value,)] = await run_sql(broker, "PRAGMA synchronous")
+        assert isinstance(value, int)
+        return value
+
+    async def test_puts_are_flushed_and_the_rest_is_not(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        full, normal = 2, 1
+        assert full == await self.synchronous(broker)
+        await queue.put("x")
+        [message] = await queue.get(visibility=60)
+        assert normal == await self.synchronous(broker)
+        receipt = await queue.update(message.id, message.receipt, visibility=60)
+        await queue.delete(message.id, receipt)
+        assert normal == await self.synchronous(broker)
+        await queue.put("x")
+        assert full == await self.synchronous(broker)
+        await queue.clear()
+        assert normal == await self.synchronous(broker)
+        await broker.delete_queue("jobs")
+        assert full == await self.synchronous(broker)
+
+    async def test_a_put_is_flushed_in_any_company(self, broker: SqliteBroker, queue: SqliteQueue, path: Path) -> None:
+        await queue.put("x")
+        await queue.get(visibility=60)
+        with holding_the_lock(path):
+            calls = [asyncio.create_task(call) for call in (queue.count(), queue.put("y"), queue.clear())]
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*calls)
+        assert 2 == await self.synchronous(broker)
+
+    async def test_the_journal_is_a_wal(self, broker: SqliteBroker) -> None:
+        assert [("wal",)] == await run_sql(broker, "PRAGMA journal_mode")
+
+    async def test_what_waits_together_is_committed_together(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        commits: list[str] = []
+        trace = commits.append
+        await broker.writer().submit(Mode.READ, lambda session: session.connection.set_trace_callback(trace))
+        with holding_the_lock(path):
+            puts = [asyncio.create_task(queue.put(str(n))) for n in range(100)]
+            await until(lambda: "BEGIN IMMEDIATE" in commits)
+        await asyncio.gather(*puts)
+        assert commits.count("COMMIT") <= 2
+
+    def test_a_killed_producer_loses_nothing_it_was_promised(self, path: Path) -> None:
+        asyncio.run(SqliteBroker(path).create_queue("jobs"))
+        gc.collect()
+        promised: list[str] = []
+        for _ in range(10):
+            with subprocess.Popen(
+                [sys.executable, "-c", _PRODUCER, path], stdout=subprocess.PIPE, text=True
+            ) as producer:
+                assert producer.stdout is not None
+                promised += [next(producer.stdout).strip() for _ in range(50)]
+                producer.send_signal(signal.SIGKILL)
+                promised += [line.strip() for line in producer.stdout if line.endswith("\n")]
+        assert "ok" == integrity(path)
+        with closing(sqlite3.connect(path)) as connection:
+            found = {str(seq) for (seq,) in connection.execute("SELECT seq FROM messages")}
+        assert len(promised) == len(set(promised))
+        assert set(promised) <= found
+
+    async def test_a_reader_that_stays_long_leaves_a_bounded_log(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        body = "x" * 60_000
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM messages").fetchone()
+            for _ in range(5):
+                await asyncio.gather(*(queue.put(body) for _ in range(100)))
+            assert log_size(path) > 24 * 1024 * 1024
+            reader.execute("COMMIT")
+        for _ in range(2):
+            await asyncio.gather(*(queue.put(body) for _ in range(100)))
+        assert log_size(path) <= 16 * 1024 * 1024
+
+
+class TestSharing:
+    def test_two_processes_share_nothing(self, path: Path) -> None:
+        async def fill() -> None:
+            broker = SqliteBroker(path)
+            await broker.create_queue("jobs")
+            await asyncio.gather(*(broker.queue("jobs").put(str(n)) for n in range(2000)))
+            await broker.aclose()
+
+        asyncio.run(fill())
+        consumers = [
+            subprocess.Popen([sys.executable, "-c", _CONSUMER, path], stdout=subprocess.PIPE, text=True) for _ in "ab"
+        ]
+        shares = [consumer.communicate()[0].split() for consumer in consumers]
+        assert [0, 0] == [consumer.returncode for consumer in consumers]
+        assert all(shares)
+        assert Counter(map(str, range(2000))) == Counter(shares[0]) + Counter(shares[1])
+
+    def test_two_processes_may_create_the_file_at_once(self, path: Path) -> None:
+        script = "import asyncio,sys; from qworker.brokers.sqlite import SqliteBroker as B; "
+        script += "print(asyncio.run(B(sys.argv[1]).create_queue('jobs')))"
+        for n in range(3):
+            command = [sys.executable, "-W", "error", "-c", script, f"{path}{n}"]
+            racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+            assert ["False\n"] * 3 + ["True\n"] == sorted(racer.communicate()[0] for racer in racers)
+
+    async def test_a_lock_held_for_two_seconds_is_waited_for(self, queue: SqliteQueue, path: Path) -> None:
+        script = "import sqlite3,sys,time; c=sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        script += (
+            "c.execute('BEGIN IMMEDIATE'); print(flush=True); time.sleep(2); c.execute('COMMIT'); print(flush=True)"
+        )
+        holder = await asyncio.create_subprocess_exec(sys.executable, "-c", script, path, stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        await holder.stdout.readline()
+        begun = time.monotonic()
+        await asyncio.gather(*(queue.put(str(n)) for n in range(10)))
+        assert 1 < time.monotonic() - begun
+        await holder.wait()
+        assert 10 == await queue.count()
+
+    async def test_a_lock_held_for_ever_is_given_up(
+        self, queue: SqliteQueue, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_writer, "PATIENCE", 0.3)
+        with holding_the_lock(path), pytest.raises(BrokerBusy, match="write lock"):
+            await queue.put("x")
+        assert 0 == await queue.count()
+
+    async def test_a_file_that_is_replaced_is_noticed(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        await queue.put("old")
+        for file in list(path.parent.iterdir()):
+            file.unlink()
+        with pytest.raises(QueueNotFound):
+            await queue.put("lost")
+        await broker.create_queue("jobs")
+        await queue.put("new")
+        await broker.aclose()
+        assert "ok" == integrity(path)
+        assert ["new"] == [message.body for message in await queue.peek(5)]
+
+
+class TestForks:
+    """In a process of their own: the tests' has too many threads to fork."""
+
+    def test_parent_and_child_both_go_on(self, path: Path) -> None:
+        assert ["3 ['child', 'parent', 'parent']", "ok"] == run_script(_FORK, path)
+
+    def test_a_fork_in_the_middle_of_work(self, path: Path) -> None:
+        assert ["2000", "ok"] == run_script(_FORKS_UNDER_LOAD, path)
+
+    def test_memory_stays_with_the_parent(self, path: Path) -> None:
+        [child, parent] = run_script(_FORK_MEMORY, path)
+        assert "sqlite:// (in memory): belongs to the parent process" in child
+        assert "parent 1" == parent
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (b"not a database\n" * 400, "is not a sound SQLite database: file is not a database"),
+            (b"x", "is not a SQLite database"),
+            (b"SQLite format 3\0" + b"\xff" * 8000, "is not a sound SQLite database: file is not a database"),
+        ],
+    )
+    def test_no_database(self, path: Path, content: bytes, problem: str) -> None:
+        path.write_bytes(content)
+        assert f"{path}: {problem}" == refusal(path)
+        assert content == path.read_bytes()
+
+    @pytest.mark.parametrize("missing", [1, 100, 4096, 5000, 20_000])
+    def test_cut_short(self, path: Path, missing: int) -> None:
+        content = sound_file(path)
+        path.write_bytes(content[:-missing])
+        assert str(path) in refusal(path)
+        assert content[:-missing] == path.read_bytes()
+
+    @pytest.mark.parametrize("page", range(8))
+    def test_a_page_of_rubbish(self, path: Path, page: int) -> None:
+        content = sound_file(path)
+        begin = page * 4096 + (100 if page == 0 else 0)
+        corrupt = content[:begin] + b"\xaa" * (4096 - begin % 4096) + content[(page + 1) * 4096 :]
+        assert len(content) == len(corrupt)
+        path.write_bytes(corrupt)
+        assert str(path) in refusal(path)
+        assert corrupt == path.read_bytes()
+
+    def test_another_program(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE theirs (x)")
+        content = path.read_bytes()
+        assert f"{path}: is the database of another program" == refusal(path)
+        assert content == path.read_bytes()
+
+    def test_another_programs_unfinished_wal(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE theirs (x)")
+            before = contents(path)
+            assert f"{path}: is the database of another program" == refusal(path)
+            assert before == contents(path)
+
+    def test_a_newer_schema(self, path: Path) -> None:
+        sound_file(path)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 2")
+        content = path.read_bytes()
+        expected = f"{path}: was written by another version of qworker (schema 2, this one knows 1)"
+        assert expected == refusal(path)
+        assert content == path.read_bytes()
+
+    def test_an_empty_file_is_filled(self, path: Path) -> None:
+        path.touch()
+        sound_file(path)
+        assert "ok" == integrity(path)
+
+    def test_a_directory(self, tmp_path: Path) -> None:
+        assert f"{tmp_path}: is a directory, not a database file" == refusal(tmp_path)
+
+    def test_a_missing_directory(self, tmp_path: Path) -> None:
+        path = tmp_path / "missing/jobs.db"
+        assert f"{path}: the directory {tmp_path / 'missing'} does not exist" == refusal(path)
+
+    def test_no_right_to_make_the_file(self) -> None:
+        path = Path("/proc/jobs.db")
+        assert "/proc/jobs.db: unable to open database file" in refusal(path)
+
+    def test_no_right_to_write_the_file(self) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "jobs.db"
+            content = sound_file(path)
+            with without_rights(path, 0o555):
+                assert f"{path}: can't be opened: attempt to write a readonly database" == refusal(path)
+            assert content == path.read_bytes()
+
+    def test_no_right_to_see_the_file(self, path: Path) -> None:
+        content = sound_file(path)
+        with without_rights(path, 0o000):
+            assert f"{path}: Permission denied" == refusal(path)
+        assert content == path.read_bytes()
+
+    def test_a_network_file_system(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        mounts = path.with_name("mounts")
+        mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/home {path.parent} nfs4 rw 0 0\n")
+        monkeypatch.setattr(sqlite_file, "_MOUNTS", mounts)
+        assert f"{path}: is on a network file system (nfs4)" in refusal(path)
+        assert not path.exists()
+
+    def test_an_old_sqlite(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+        monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+        assert "SQLite 3.34.1 is too old: qworker needs 3.35.0 or newer" == refusal(path)
+        assert not path.exists()
+
+    def test_sqlite_without_strict_tables(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+        sound_file(path)
+        with closing(sqlite3.connect(path)) as connection:
+            [[sql]] = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'messages'")
+        assert "STRICT" not in sql
+
+    @pytest.mark.parametrize(
+        ("mounts", "kind"),
+        [
+            ("/dev/vda / ext4 rw 0 0", None),
+            ("//s/x /data cifs rw 0 0\n/dev/vda / ext4 rw 0 0", "cifs"),
+            ("s:/x /data nfs rw 0 0\n/dev/vdb /data/my\\040jobs ext4 rw 0 0", None),
+            ("/dev/vdb /data ext4 rw 0 0\nsshfs /data/my\\040jobs fuse.sshfs rw 0 0", "fuse.sshfs"),
+            ("/dev/vdb /data ext4 rw 0 0\nC:\\134 /data 9p rw 0 0", "9p"),
+            ("s:/x /dat nfs rw 0 0\n/dev/vda / ext4 rw 0 0", None),
+        ],
+    )
+    def test_the_nearest_mount_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, kind: str | None
+    ) -> None:
+        table = tmp_path / "mounts"
+        table.write_text(mounts)
+        monkeypatch.setattr(sqlite_file, "_MOUNTS", table)
+        assert kind == sqlite_file.network_file_system(Path("/data/my jobs/q.db"))
+
+    def test_without_a_mount_table_all_is_local(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite_file, "_MOUNTS", tmp_path / "none")
+        assert sqlite_file.network_file_system(tmp_path) is None
+
+
+class TestFullDisk:
+    async def test_nothing_is_half_done_and_it_recovers(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        await queue.put("before")
+        [(pages,)] = await run_sql(broker, "PRAGMA page_count")
+        await run_sql(broker, f"PRAGMA max_page_count = {pages}")
+        with holding_the_lock(path):
+            puts = [asyncio.create_task(queue.put("x" * 3000)) for _ in range(10)]
+            await asyncio.sleep(0.05)
+        outcomes = await asyncio.gather(*puts, return_exceptions=True)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BrokerRefused)]
+        assert f"{broker.label}: database or disk is full" == str(failed[0])
+        assert 11 - len(failed) == await queue.count()
+        await run_sql(broker, "PRAGMA max_page_count = 1000000")
+        await queue.put("x" * 3000)
+        assert 12 - len(failed) == await queue.count()
+        await broker.aclose()
+        assert "ok" == integrity(path)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [
+            (sqlite3.SQLITE_BUSY, BrokerBusy),
+            (sqlite3.SQLITE_BUSY_SNAPSHOT, BrokerBusy),
+            (sqlite3.SQLITE_FULL, BrokerRefused),
+            (sqlite3.SQLITE_CORRUPT, BrokerUnusable),
+            (sqlite3.SQLITE_READONLY_DBMOVED, BrokerUnusable),
+            (sqlite3.SQLITE_TOOBIG, BrokerRefused),
+        ],
+    )
+    def test_translation(self, code: int, kind: type[BrokerError]) -> None:
+        error = sqlite3.OperationalError("what SQLite says")
+        error.sqlite_errorcode = code
+        translated = sqlite_file.translate(error, "sqlite:///x.db")
+        assert (kind, "sqlite:///x.db: what SQLite says") == (type(translated), str(translated))
+
+    async def test_the_thread_survives_what_nobody_foresaw(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        def fail(_: Session) -> list[Message]:
+            raise RuntimeError("unforeseen")
+
+        with pytest.raises(BrokerRefused, match="unforeseen"):
+            await broker.writer().submit(Mode.CHANGE, fail)
+        await queue.put("x")
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    while not fact():  # noqa: ASYNC110 - facts of another thread: nobody could set an event
+        await asyncio.sleep(0.001)
+
+
+@contextmanager
+def holding_the_lock(path: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def without_rights(path: Path, mode: int) -> Iterator[None]:
+    """Take the rights to a file and its directory, root's too: by being nobody for a while."""
+    user, before = os.geteuid(), path.parent.stat().st_mode
+    path.chmod(mode & 0o444)
+    path.parent.chmod(mode)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.parent.chmod(before)
+
+
+def sound_file(path: Path) -> bytes:
+    """Make a file with a few pages in each of its tables and indexes."""
+
+    async def fill() -> None:
+        broker = SqliteBroker(path)
+        await broker.create_queue("jobs")
+        for n in range(30):
+            await broker.queue("jobs").put("x" * 1000, ttl=1000 + n)
+        await broker.aclose()
+
+    asyncio.run(fill())
+    return path.read_bytes()
+
+
+def run_script(script: str, path: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "" == done.stderr
+    return done.stdout.splitlines()
+
+
+_PRODUCER = """
+import asyncio, sys
+from qworker.brokers.sqlite import SqliteBroker
+
+async def produce(queue):
+    while True:
+        print(await queue.put("x" * 500), flush=True)
+
+async def main():
+    queue = SqliteBroker(sys.argv[1]).queue("jobs")
+    await asyncio.gather(*(produce(queue) for _ in range(8)))
+
+asyncio.run(main())
+"""
+
+_CONSUMER = """
+import asyncio, sys
+from qworker.brokers.sqlite import SqliteBroker
+
+async def main():
+    queue = SqliteBroker(sys.argv[1]).queue("jobs")
+    while messages := await queue.get(5, visibility=600):
+        print(*(message.body for message in messages), flush=True)
+        await asyncio.sleep(0.001)
+
+asyncio.run(main())
+"""
+
+_FORK = """
+import asyncio, gc, os, sys
+from qworker.brokers.sqlite import SqliteBroker
+
+broker = SqliteBroker(sys.argv[1])
+queue = broker.queue("jobs")
+asyncio.run(broker.create_queue("jobs"))
+asyncio.run(queue.put("parent"))
+child = os.fork()
+if child == 0:
+    asyncio.run(queue.put("child"))
+    del broker, queue
+    gc.collect()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+asyncio.run(queue.put("parent"))
+
+async def look():
+    bodies = sorted(message.body for message in await queue.peek(32))
+    print(await queue.count(), bodies)
+    await broker.aclose()
+
+asyncio.run(look())
+import sqlite3
+connection = sqlite3.connect(sys.argv[1])
+print(*connection.execute("PRAGMA integrity_check").fetchone())
+connection.close()
+"""
+
+_FORKS_UNDER_LOAD = """
+import asyncio, os, sqlite3, sys
+from qworker.brokers.sqlite import SqliteBroker
+
+broker = SqliteBroker(sys.argv[1])
+queue = broker.queue("jobs")
+
+async def put(count):
+    for _ in range(count):
+        await queue.put("x")
+
+async def fork_now_and_then():
+    for _ in range(10):
+        await asyncio.sleep(0.002)
+        if (child := os.fork()) == 0:
+            os.set_blocking(1, True)
+            code = 1
+            try:
+                asyncio.set_event_loop(None)
+                asyncio._set_running_loop(None)
+                asyncio.run(put(100))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+
+async def main():
+    await broker.create_queue("jobs")
+    await asyncio.gather(fork_now_and_then(), *(put(100) for _ in range(10)))
+    for child in children:
+        pid, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert status == 0, status
+    print(await queue.count())
+    await broker.aclose()
+
+children = []
+asyncio.run(main())
+connection = sqlite3.connect(sys.argv[1])
+print(*connection.execute("PRAGMA integrity_check").fetchone())
+connection.close()
+"""
+
+_FORK_MEMORY = """
+import asyncio, os, sys
+from qworker.brokers.sqlite import SqliteBroker
+from qworker.errors import BrokerUnusable
+
+broker = SqliteBroker(None)
+queue = broker.queue("jobs")
+asyncio.run(broker.create_queue("jobs"))
+asyncio.run(queue.put("x"))
+child = os.fork()
+if child == 0:
+    try:
+        asyncio.run(queue.count())
+    except BrokerUnusable as error:
+        print(error)
+    sys.exit()
+os.waitpid(child, 0)
+print("parent", asyncio.run(queue.count()))
+"""
