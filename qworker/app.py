@@ -125,8 +125,14 @@ class App:
         async with worker:
             yield worker
 
-    def make_worker(self, settings: Settings, listeners: Iterable[Listener] = ()) -> Worker:
-        """Return a worker for this app that is not started yet."""
+    def make_worker(
+        self,
+        settings: Settings,
+        listeners: Iterable[Listener] = (),
+        *,
+        child_setup: Callable[[], None] | None = None,
+    ) -> Worker:
+        """Return a worker for this app that is not started yet; *child_setup* runs first in each process it starts."""
         return Worker(
             self.broker,
             self._tasks,
@@ -135,6 +141,7 @@ class App:
             lifespan=self._bound_lifespan(),
             middleware=self._middleware,
             listeners=(*self._listeners, *listeners),
+            child_setup=child_setup,
         )
 
     def close(self) -> None:

@@ -185,6 +185,30 @@ class PollRecovered:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorStarted:
+    """Several worker processes are kept running from now on."""
+
+    processes: int
+    reload: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessDied:
+    """A worker process ended unasked; another takes its place."""
+
+    pid: int
+    how: str
+    restart_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloading:
+    """Source files changed: the worker processes are replaced."""
+
+    files: tuple[str, ...]
+
+
 JobEvent = (
     JobStarted
     | JobSucceeded
@@ -206,5 +230,8 @@ Event = (
     | WorkerStarted
     | WorkerStopping
     | WorkerStopped
+    | SupervisorStarted
+    | ProcessDied
+    | Reloading
 )
 Listener = Callable[[Event], None]

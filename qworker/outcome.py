@@ -2,6 +2,8 @@
 
 import traceback
 from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import TracebackType
 
 from qworker.retry import Delay, whole_seconds
 
@@ -41,16 +43,35 @@ class Failure:
     """The exception's class, with its module unless that is builtins."""
     message: str
     traceback: str = field(default="", repr=False)
+    where: str = ""
+    """The line that raised it, as file:line in function."""
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """Describe an exception."""
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        return cls(name, _text_of(error), "".join(traceback.format_exception(error)))
+        frames = _handlers_own(error.__traceback__)
+        lines = traceback.format_exception(kind, error, frames)
+        return cls(name, _text_of(error), "".join(lines), _place(frames))
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def _handlers_own(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out the engine's frames, which stand before the handler's."""
+    inner = frames
+    while inner is not None and inner.tb_frame.f_globals.get("__name__", "").startswith("qworker.engine."):
+        inner = inner.tb_next
+    return inner or frames
+
+
+def _place(frames: TracebackType | None) -> str:
+    if frames is None:
+        return ""
+    last = traceback.extract_tb(frames)[-1]
+    return f"{PurePath(last.filename).name}:{last.lineno} in {last.name}"
 
 
 def _text_of(error: BaseException) -> str:

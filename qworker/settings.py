@@ -27,6 +27,14 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
 
+def parse_seconds(option: str, text: str | None) -> float | None:
+    """Return what an option such as "90s" means in seconds. Raises ConfigurationError."""
+    try:
+        return None if text is None else _seconds(text)  # type: ignore[return-value] # a text gives a float
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}") from None
+
+
 def _seconds(value: object) -> object:
     """Take "90", "90s", "1.5m", "2h" as seconds."""
     if not isinstance(value, str):
@@ -80,6 +88,8 @@ class Settings(BaseSettings):
         pyproject_toml_table_header=("tool", "qworker"),
     )
 
+    app: str | None = None
+    """What to run: a module with tasks, "tasks", or with the App in it, "pkg.mod:app"."""
     broker: str | None = Field(default=None, repr=False)
     """Where the queues are: sqlite:///FILE, azure://ACCOUNT, https://…, or a connection string."""
     encoding: Encoding = "text"

@@ -1,0 +1,80 @@
+"""The command line: one file a group of commands."""
+
+import importlib.metadata
+import sys
+from typing import Annotated, Any, Final, cast
+
+import typer
+
+from qworker.cli.enqueue import enqueue
+from qworker.cli.run import run
+from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
+
+WRONG_USE: Final = 2
+FAILED: Final = 1
+UNUSABLE: Final = 78
+"""EX_CONFIG of sysexits.h."""
+
+# Typer re-exports only this one of its usage errors; what they share is a base class further up.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+cli = typer.Typer(
+    name="qworker",
+    help="Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 — a flag's callback
+    if wanted:
+        typer.echo(f"qworker {importlib.metadata.version('qworker')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    *,
+    version: Annotated[  # its callback does the work
+        bool,
+        typer.Option("--version", "-V", help="Print the version and exit.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+cli.command()(run)
+cli.command()(enqueue)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error, and never a traceback."""
+    try:
+        code = cli(standalone_mode=False)
+    except _UsageError as error:
+        _complain(_usage_text(error))
+        code = WRONG_USE
+    except ConfigurationError as error:
+        _complain(str(error))
+        code = WRONG_USE
+    except BrokerUnusable as error:
+        _complain(str(error))
+        code = UNUSABLE
+    except QworkerError as error:
+        _complain(str(error))
+        code = FAILED
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    sys.exit(cast("int | None", code) or 0)
+
+
+def _usage_text(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "qworker"
+    return f"{error.format_message().rstrip('.')}; see '{command} --help'"
+
+
+def _complain(text: str) -> None:
+    line = " ".join(text.split())
+    print(f"qworker: {line}", file=sys.stderr)  # noqa: T201 — what a command line is for

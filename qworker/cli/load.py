@@ -1,0 +1,80 @@
+"""Finds the App that a command is about."""
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+from qworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from qworker.app import App
+
+
+def load_app(reference: str) -> "App":
+    """Return the App that "module" or "module:name" means.
+
+    Without a name: the one App in the module, else the default app, if the module has put tasks on it.
+    Raises ConfigurationError, in one line, for whatever is wrong with the reference or the module.
+    """
+    from qworker.app import App, default_app  # noqa: PLC0415 — `qworker --help` need not wait for them
+
+    module_name, colon, name = reference.partition(":")
+    module = _import(module_name)
+    if colon:
+        return _named_app(module, name)
+    apps = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, App)}
+    if len(apps) > 1:
+        names = " or ".join(f"{module_name}:{name}" for name, _ in apps.values())
+        raise ConfigurationError(f"module {module_name!r} has {len(apps)} Apps; say which: {names}")
+    if apps:
+        return next(iter(apps.values()))[1]
+    if not default_app.tasks:
+        raise ConfigurationError(f"module {module_name!r} has no App and no @task")
+    return default_app
+
+
+def _named_app(module: ModuleType, name: str) -> "App":
+    from qworker.app import App  # noqa: PLC0415 — see above
+
+    found = getattr(module, name, None)
+    if found is None:
+        raise ConfigurationError(f"module {module.__name__!r} has no {name!r}")
+    if not isinstance(found, App):
+        raise ConfigurationError(f"{module.__name__}:{name} is a {type(found).__name__}, not an App")
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if name.endswith(".py") or os.sep in name:
+        module = name.removesuffix(".py").strip("./").replace(os.sep, ".")
+        raise ConfigurationError(f"{name!r} is a file's name; use the module's: {module}")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ConfigurationError(f"no module {name!r} in {here} or on Python's path") from None
+        _broken(name, error)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        if not name.strip(".") or name.startswith("."):
+            raise ConfigurationError(f"{name!r} is not a module's name") from None
+        _broken(name, error)
+    except Exception as error:  # noqa: BLE001 — a module may do anything when it is imported
+        _broken(name, error)
+
+
+def _broken(name: str, error: Exception) -> NoReturn:
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}"
+    raise ConfigurationError(f"module {name!r} can't be imported: {type(error).__name__}: {error} ({where})") from None

@@ -1,0 +1,188 @@
+"""qworker run: a worker, or several processes of them."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from qworker.app import App
+    from qworker.settings import Settings
+
+_WRONG_USE, _UNUSABLE = 2, 78
+_LAST_EXIT: Final = 3.5
+"""Seconds after the grace when the process ends whatever is still stuck in it."""
+
+
+def run(  # noqa: PLR0913 — one parameter an option
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="APP", help="A module with tasks, or with an App: tasks, pkg.mod, pkg.mod:app."),
+    ] = None,
+    *,
+    queues: Annotated[
+        str | None,
+        typer.Option("--queues", "-q", metavar="NAME[:WEIGHT],…", help="Queues to poll. [default: the app's]"),
+    ] = None,
+    concurrency: Annotated[
+        str | None,
+        typer.Option("--concurrency", "-c", metavar="N", help="Jobs at once in a process. [default: 16]"),
+    ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option("--processes", "-p", metavar="N", help="Worker processes. [default: 1]"),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the queues are. [default: the app's, else sqlite:///qworker.db]"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", "-l", metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="console, json, or auto: console on a terminal. [default: auto]"),
+    ] = None,
+    burst: Annotated[
+        bool,
+        typer.Option("--burst", "-b", help="Exit once no job is visible and none runs."),
+    ] = False,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", "-r", help="Restart when a Python file changes; for development."),
+    ] = False,
+    max_jobs: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Exit after so many jobs; one of several processes is replaced."),
+    ] = None,
+    lease: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long after a worker's death its jobs run again. [default: 60s]"),
+    ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="What running jobs get to finish at a stop. [default: 25s]"),
+    ] = None,
+    poll_max: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Between polls of an idle queue. [default: 2s on Azure, 50ms on SQLite]"),
+    ] = None,
+) -> None:
+    """Run the jobs of an app's queues until told to stop.
+
+    SIGTERM and Ctrl-C let running jobs finish; a second one releases them at once.
+    Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
+    """
+    from qworker.engine.supervisor import SUPERVISED  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.settings import Settings  # noqa: PLC0415 — the same
+
+    given = {**locals(), "burst": burst or None, "reload": reload or None}
+    settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
+    if settings.app is None:
+        raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
+    supervised = SUPERVISED in os.environ
+    if (settings.processes > 1 or settings.reload) and not supervised:
+        raise typer.Exit(_supervise(settings))
+    raise typer.Exit(_work(settings, supervised=supervised))
+
+
+def _work(settings: "Settings", *, supervised: bool) -> int:
+    from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.logs import configure  # noqa: PLC0415 — the same
+
+    configure(settings.log_level, settings.log_format)
+    app = load_app(settings.app or "")
+    if settings.broker is not None:
+        app.use_broker(settings.broker)
+    if settings.processes > 1 and not app.broker.shared:
+        raise ConfigurationError(f"{app.broker.label} is of one process only: use -p 1, or a file")
+    code = asyncio.run(_run_worker(app, settings, supervised=supervised))
+    app.close()
+    _leave_stuck_threads(code)
+    return code
+
+
+async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> int:
+    from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    setup = partial(configure, settings.log_level, settings.log_format)
+    worker = app.make_worker(settings, [EventLog()], child_setup=setup)
+    loop = asyncio.get_running_loop()
+
+    def stop(reason: str) -> None:
+        if worker.stop_reason is None:
+            _end_at_last(settings.grace + _LAST_EXIT)
+        worker.request_stop(reason)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    if supervised:
+        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, loop, stop)
+    async with worker:
+        await worker.stop_requested()
+    await app.aclose()
+    return 0
+
+
+def _supervisor_gone(loop: asyncio.AbstractEventLoop, stop: Any) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        loop.remove_reader(sys.stdin.fileno())
+        stop("its supervisor is gone")
+
+
+def _end_at_last(seconds: float) -> None:
+    """End the process even if a handler never returns; its job runs again when its lease ends."""
+    timer = threading.Timer(seconds, os._exit, [1])
+    timer.daemon = True
+    timer.start()
+
+
+def _leave_stuck_threads(code: int) -> None:
+    """Exit at once if a handler's thread is stuck: Python would wait for it."""
+    if any(thread.name.startswith("qworker-handler") and thread.is_alive() for thread in threading.enumerate()):
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _supervise(settings: "Settings") -> int:
+    from qworker.engine.supervisor import Supervisor, this_command  # noqa: PLC0415 — `qworker --help` need not wait
+    from qworker.logs import EventLog, configure  # noqa: PLC0415 — the same
+
+    changes = _watch() if settings.reload else None
+    configure(settings.log_level, settings.log_format)
+    supervisor = Supervisor(
+        this_command(),
+        settings.processes,
+        grace=settings.grace,
+        emit=EventLog(),
+        fatal=frozenset() if settings.reload else frozenset({_WRONG_USE, _UNUSABLE}),
+        once=settings.burst,
+        changes=changes,
+    )
+    return asyncio.run(supervisor.run())
+
+
+def _watch() -> Any:
+    try:
+        import watchfiles  # noqa: PLC0415 — an extra
+    except ImportError:
+        raise ConfigurationError("--reload needs watchfiles: pip install 'qworker[reload]'") from None
+
+    here = str(Path.cwd())
+
+    async def changes() -> tuple[str, ...]:
+        async for found in watchfiles.awatch(here, watch_filter=watchfiles.PythonFilter()):
+            return tuple(sorted(path.removeprefix(here + os.sep) for _, path in found))
+        return ()
+
+    return changes

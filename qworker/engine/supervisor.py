@@ -1,0 +1,143 @@
+"""Keeps worker processes running: starts, signals, restarts and reloads them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
+
+SUPERVISED: Final = "QWORKER_SUPERVISED"
+"""Set in a child's environment: it is one worker, and its standard input ends when its supervisor does."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _GOOD_LIFE = 1.0, 30.0, 60.0
+"""Seconds before a dead process is replaced, doubled each time up to the longest, until one has lived long enough."""
+_KILL_AFTER: Final = 5.0
+"""Seconds beyond the grace after which a process that was told to stop is killed."""
+
+Changes = Callable[[], Awaitable[tuple[str, ...]]]
+"""Waits for source files to change and returns their names."""
+
+
+class Supervisor:
+    """Runs a command in several processes until told to stop."""
+
+    def __init__(  # noqa: PLR0913 — each is a fact of its own
+        self,
+        command: Sequence[str],
+        processes: int,
+        *,
+        grace: float,
+        emit: Callable[[Event], None],
+        fatal: frozenset[int] = frozenset(),
+        once: bool = False,
+        changes: Changes | None = None,
+    ) -> None:
+        """Take the command; exit codes in *fatal* end everything; with *once*, an exit code of 0 is not restarted."""
+        self._command = command
+        self._processes = processes
+        self._grace = grace
+        self._emit = emit
+        self._fatal = fatal
+        self._once = once
+        self._changes = changes
+        self._children: set[Process] = set()
+        self._expected: set[Process] = set()
+        """Those that were told to stop."""
+        self._stopping = asyncio.Event()
+        self._code = 0
+
+    async def run(self) -> int:
+        """Keep the processes running until a signal or a fatal exit; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        self._emit(SupervisorStarted(processes=self._processes, reload=self._changes is not None))
+        keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._processes)]
+        reloader = asyncio.create_task(self._reload()) if self._changes else None
+        await asyncio.gather(*keepers)
+        if reloader is not None:
+            reloader.cancel()
+        return self._code
+
+    def stop(self) -> None:
+        """Tell the processes to stop; a second call tells them to hurry."""
+        self._tell_all(signal.SIGINT if self._stopping.is_set() else signal.SIGTERM)
+        self._stopping.set()
+
+    def _tell_all(self, *numbers: signal.Signals) -> None:
+        for child in tuple(self._children):
+            self._expected.add(child)
+            for number in numbers or (signal.SIGTERM,):
+                _send(child, number)
+            asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, signal.SIGKILL)
+
+    async def _keep_one(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            child, code = await self._run_one()
+            if self._stopping.is_set() or self._is_last(code):
+                return
+            if child in self._expected or code == 0:
+                continue
+            if time.monotonic() - began > _GOOD_LIFE:
+                pause = _FIRST_PAUSE
+            self._emit(ProcessDied(pid=child.pid, how=_how(code), restart_in=pause))
+            await self._rest(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _run_one(self) -> tuple[Process, int]:
+        child = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=PIPE,
+            env={**os.environ, SUPERVISED: "1"},
+            start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
+        )
+        self._children.add(child)
+        if self._stopping.is_set():  # it came while the child was being made
+            self._tell_all()
+        code = await child.wait()
+        self._children.discard(child)
+        return child, code
+
+    def _is_last(self, code: int) -> bool:
+        if code in self._fatal:
+            self._code = code
+            self.stop()
+            return True
+        return self._once and code == 0
+
+    async def _rest(self, pause: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _reload(self) -> None:
+        assert self._changes is not None  # noqa: S101 — only started with it
+        while True:
+            self._emit(Reloading(files=await self._changes()))
+            self._tell_all(signal.SIGTERM, signal.SIGINT)  # the second makes them hurry
+
+
+def _send(child: Process, number: signal.Signals) -> None:
+    if child.returncode is None:
+        child.send_signal(number)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def this_command() -> list[str]:
+    """Return the command line of this very process, for children that do the same."""
+    return [sys.executable, "-m", "qworker", *sys.argv[1:]]

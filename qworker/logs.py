@@ -1,0 +1,205 @@
+"""From events to log lines, and the only place where structlog and logging are configured.
+
+One line an event: for people on a terminal, JSON elsewhere. Arguments and secrets are never logged.
+"""
+
+import logging
+import re
+import sys
+import time
+from typing import Any, Final, assert_never
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from qworker import events
+from qworker.outcome import Failure
+from qworker.settings import LogFormat, LogLevel
+
+_MAX_FIELD: Final = 2_000
+"""Characters of a field's text; its middle gives way."""
+_POLL_FAILED_EVERY: Final = 30.0
+"""Seconds between two lines about a queue that still can't be polled."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+Line = tuple[LogLevel, str, dict[str, Any]]
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(level: LogLevel, log_format: LogFormat) -> None:
+    """Send this process's logs, structlog's and those of ``logging``, to standard error."""
+    pretty = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
+        _show_traceback_if_asked if pretty else _keep_traceback,
+        structlog.processors.format_exc_info,
+        _tidy,
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=17, sort_keys=False)
+        if pretty
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        ),
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[level])
+    # The SDK logs each request, with headers and query, at INFO and DEBUG: too much, and too near the secrets.
+    logging.getLogger("azure").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+class EventLog:
+    """A listener that writes each event as one log line."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("qworker")
+        self._polls_logged: dict[str, float] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        """Write the event."""
+        if isinstance(event, events.PollFailed) and not self._is_news(event):
+            return
+        if isinstance(event, events.PollRecovered):
+            self._polls_logged.pop(event.queue, None)
+        level, name, fields = line_of(event)
+        self._log.log(_LEVELS[level], name, **fields)
+
+    def _is_news(self, event: events.PollFailed) -> bool:
+        now = time.monotonic()
+        if now - self._polls_logged.get(event.queue, -_POLL_FAILED_EVERY) < _POLL_FAILED_EVERY:
+            return False
+        self._polls_logged[event.queue] = now
+        return True
+
+
+def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
+    """Return an event's log level, name and fields."""
+    match event:
+        case events.MessagePoisoned():
+            fields = {"message": event.message_id, "queue": event.queue, "moved_to": event.poison_queue}
+            return "error", "message.poisoned", fields | _failure(event.failure)
+        case events.LoopBlocked():
+            job = {"task": event.job.task, "job": event.job.id} if event.job else {}
+            return "warning", "loop.blocked", {**job, "at": event.where, "seconds": _rounded(event.seconds)}
+        case events.PollFailed():
+            retry_in = f"{event.retry_in:.1f}s"
+            return "error", "poll.failed", {"queue": event.queue, "reason": event.reason, "retry_in": retry_in}
+        case events.PollRecovered():
+            return "info", "poll.recovered", {"queue": event.queue, "after": f"{event.seconds:.1f}s"}
+        case events.SupervisorStarted():
+            return "info", "supervisor.started", {"processes": event.processes, "reload": event.reload}
+        case events.ProcessDied():
+            restart_in = f"{event.restart_in:g}s"
+            return "error", "process.died", {"pid": event.pid, "how": event.how, "restart_in": restart_in}
+        case events.Reloading():
+            return "info", "reloading", {"files": ", ".join(event.files)}
+        case events.WorkerStarted() | events.WorkerStopping() | events.WorkerStopped():
+            return _worker_line(event)
+        case _:
+            return _job_line(event)
+
+
+def _worker_line(event: events.WorkerStarted | events.WorkerStopping | events.WorkerStopped) -> Line:
+    fields: dict[str, Any]
+    match event:
+        case events.WorkerStarted():
+            fields = {"broker": event.broker, "queues": ",".join(event.queues), "tasks": event.tasks}
+            fields |= {"concurrency": event.concurrency, "lease": f"{event.lease}s"}
+            name = "worker.started"
+        case events.WorkerStopping():
+            fields = {"reason": event.reason, "running": event.running, "grace": f"{event.grace:g}s"}
+            name = "worker.stopping"
+        case events.WorkerStopped():
+            fields = {"succeeded": event.succeeded, "failed": event.failed, "released": event.released}
+            name = "worker.stopped"
+        case _:
+            assert_never(event)
+    return "info", name, {**fields, "worker": event.worker}
+
+
+def _job_line(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a table of events
+    fields: dict[str, Any] = {
+        "task": event.job.task,
+        "job": event.job.id,
+        "attempt": event.attempt,
+        "queue": event.queue,
+    }
+    match event:
+        case events.JobStarted():
+            return "debug", "job.started", fields
+        case events.JobSucceeded():
+            return "info", "job.succeeded", fields | {"seconds": _rounded(event.seconds)}
+        case events.JobRetried():
+            fields |= {"attempt": f"{event.attempt}/{event.max_attempts}", "retry_in": f"{event.after}s"}
+            return "warning", "job.retried", fields | _failure(event.failure)
+        case events.JobSnoozed():
+            return "info", "job.snoozed", fields | {"back_in": f"{event.after}s", "reason": event.reason}
+        case events.JobReleased():
+            return "info", "job.released", fields | {"reason": event.reason}
+        case events.JobExpired():
+            return "warning", "job.expired", fields
+        case events.JobPoisoned():
+            return "error", "job.poisoned", fields | {"moved_to": event.poison_queue} | _failure(event.failure)
+        case events.LeaseLost():
+            return "error", "lease.lost", fields | {"reason": event.reason}
+        case events.SettleFailed():
+            return "error", "settle.failed", fields | {"action": event.action, "reason": event.reason}
+        case events.JobStuck():
+            return "error", "job.stuck", fields | {"seconds": _rounded(event.seconds)}
+        case _:
+            assert_never(event)
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {"error": str(failure), "at": failure.where, "traceback": failure.traceback}
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 3)
+
+
+def _show_traceback_if_asked(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    """On a terminal, a traceback is shown below its line, and only at level debug: the line says what and where."""
+    traceback = event.pop("traceback", "")
+    if traceback and logging.getLogger().isEnabledFor(logging.DEBUG):
+        event["exception"] = traceback
+    return event
+
+
+def _keep_traceback(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    return event
+
+
+def _tidy(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    """Keep each field to one line without control characters, and to a length that logs can bear."""
+    for key, value in event.items():
+        if isinstance(value, str) and key not in {"exception", "traceback"}:
+            event[key] = _CONTROL.sub(_escaped, _shortened(value))
+        elif isinstance(value, str):
+            event[key] = _shortened(value)
+    return event
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MAX_FIELD:
+        return text
+    half = _MAX_FIELD // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
