@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
-from qworker.engine.worker import Lifespan, Worker
 from qworker.enqueue import Enqueuer
 from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, UnknownTask
@@ -17,8 +16,11 @@ from qworker.events import Listener
 from qworker.job import Job
 from qworker.portal import Portal
 from qworker.retry import Backoff, Delay
-from qworker.settings import Settings
 from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task
+
+if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
+    from qworker.engine.worker import Lifespan, Worker
+    from qworker.settings import Settings
 
 
 class App:
@@ -57,7 +59,7 @@ class App:
         """Where the queues are. Raises ConfigurationError if the settings make no sense."""
         if isinstance(self._given_broker, Broker):
             return self._given_broker
-        return broker_from_url(self._given_broker or Settings.load().broker_url())
+        return broker_from_url(self._given_broker or _load_settings().broker_url())
 
     def use_broker(self, broker: str | Broker) -> None:
         """Use another broker from now on; for command lines and tests."""
@@ -115,24 +117,29 @@ class App:
         await self._enqueuer.put(jobs, self._enqueuer.bodies(jobs), sending)
 
     @asynccontextmanager
-    async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator[Worker]:
+    async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator["Worker"]:
         """Run a worker inside another program, for as long as the ``async with`` block.
 
         *settings* are those of Settings: queues, concurrency, lease, grace, …; at the end of the block it stops
         as it would on SIGTERM.
         """
-        worker = self.make_worker(Settings.load(settings), listeners)
-        async with worker:
-            yield worker
+        worker = self.make_worker(_load_settings(settings), listeners)
+        try:
+            async with worker:
+                yield worker
+        finally:
+            await self._close_broker()
 
     def make_worker(
         self,
-        settings: Settings,
+        settings: "Settings",
         listeners: Iterable[Listener] = (),
         *,
         child_setup: Callable[[], None] | None = None,
-    ) -> Worker:
+    ) -> "Worker":
         """Return a worker for this app that is not started yet; *child_setup* runs first in each process it starts."""
+        from qworker.engine.worker import Worker  # noqa: PLC0415 — see above
+
         return Worker(
             self.broker,
             self._tasks,
@@ -158,13 +165,13 @@ class App:
 
     @cached_property
     def _encoding(self) -> Encoding:
-        return self._given_encoding or Settings.load().encoding
+        return self._given_encoding or _load_settings().encoding
 
     @cached_property
     def _enqueuer(self) -> Enqueuer:
         return Enqueuer(self.broker, self._encoding)
 
-    def _bound_lifespan(self) -> Lifespan | None:
+    def _bound_lifespan(self) -> "Lifespan | None":
         lifespan = self._lifespan
         return None if lifespan is None else lambda: lifespan(self)
 
@@ -181,6 +188,12 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App of {len(self._tasks)} tasks>"
+
+
+def _load_settings(given: Mapping[str, Any] | None = None) -> "Settings":
+    from qworker.settings import Settings  # noqa: PLC0415 — see above
+
+    return Settings.load(given)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -30,10 +30,10 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same
 
-    settings = Settings.load({"app": app, "broker": broker})
+    settings = Settings.load({"app": app})
     found = load_app(settings.app or _module_of(task))
-    if settings.broker is not None:
-        found.use_broker(settings.broker)
+    if broker is not None:
+        found.use_broker(broker)
     producer = found.get_task(task).using(
         queue=queue,
         delay=parse_seconds("--delay", delay),

@@ -92,17 +92,17 @@ def run(  # noqa: PLR0913 — one parameter an option
     supervised = SUPERVISED in os.environ
     if (settings.processes > 1 or settings.reload) and not supervised:
         raise typer.Exit(_supervise(settings))
-    raise typer.Exit(_work(settings, supervised=supervised))
+    raise typer.Exit(_work(settings, broker, supervised=supervised))
 
 
-def _work(settings: "Settings", *, supervised: bool) -> int:
+def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.logs import configure  # noqa: PLC0415 — the same
 
     configure(settings.log_level, settings.log_format)
     app = load_app(settings.app or "")
-    if settings.broker is not None:
-        app.use_broker(settings.broker)
+    if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
+        app.use_broker(broker)
     if settings.processes > 1 and not app.broker.shared:
         raise ConfigurationError(f"{app.broker.label} is of one process only: use -p 1, or a file")
     code = asyncio.run(_run_worker(app, settings, supervised=supervised))
