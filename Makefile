@@ -1,0 +1,70 @@
+# `make demo` and `make test` set up all that they need below .venv and tests/azurite/node_modules.
+# The one thing asked of the machine is Python 3.11 or newer, with pip and venv.
+
+.SUFFIXES:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format clean
+
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+COVERAGE_MIN ?= 95
+PYTEST_ARGS ?=
+
+BIN = .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# As text: the pip of Python 3.11 can't read dependency groups.
+DEV = import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); extras = p["project"]["optional-dependencies"]; \
+	print(*p["dependency-groups"]["dev"], *extras["identity"], *extras["reload"], sep="\n")
+AZURITE = tests/azurite/node_modules/.package-lock.json
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
+		printf '  make %-8s %s\n' "$$target" "$$text"; done
+
+setup: .venv/installed-dev $(AZURITE) ## install everything that tests and tools need
+
+demo: .venv/installed ## watch jobs being enqueued, run, retried and given up
+	@$(BIN)/python -m examples.demo
+
+test: setup ## run all tests, with branch coverage
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+
+check: lint test ## all that has to pass before a change goes in
+
+lint: setup ## check format, style, types and layers; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format the code and fix what can be fixed by itself
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+clean: ## remove all that make has made
+	rm -rf .venv tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find qworker tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/made:
+	@'$(PYTHON)' -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "qworker needs Python 3.11 or newer, not '$(PYTHON)': make PYTHON=/path/to/python" >&2; exit 1; }
+	'$(PYTHON)' -m venv .venv
+	@touch $@
+
+.venv/installed: .venv/made pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(BIN)/python -c '$(DEV)' > .venv/requirements-dev.txt
+	$(INSTALL) --requirement .venv/requirements-dev.txt
+	@touch $@
+
+$(AZURITE): tests/azurite/package-lock.json tests/azurite/package.json tests/azurite/.npmrc .venv/installed-dev
+	cd tests/azurite && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=optional --ignore-scripts --loglevel=error
+	@touch $@
