@@ -39,6 +39,7 @@ _SCHEMA: Final = (
         receipt TEXT NOT NULL DEFAULT '',
         body TEXT NOT NULL
     ){strict}""",
+    "CREATE TABLE clock (machine TEXT PRIMARY KEY, ahead INTEGER NOT NULL){strict}",
     "CREATE INDEX messages_due ON messages (queue, visible_at, seq)",
     "CREATE INDEX messages_expiry ON messages (expires_at, queue) WHERE expires_at IS NOT NULL",
     f"PRAGMA application_id = {APPLICATION_ID}",

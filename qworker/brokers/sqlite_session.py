@@ -1,10 +1,13 @@
 """What the SQLite broker does to its tables, one statement or two for each operation of the contract."""
 
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from qworker.brokers.base import Message, PeekedMessage
+from qworker.clock import Clock
 from qworker.errors import LeaseLost, QueueNotFound
 
 _PURGED_AT_ONCE: Final = 1000
@@ -36,12 +39,48 @@ COUNT: Final = """
          - (SELECT count(*) FROM messages WHERE expires_at <= :now AND +queue = :queue)"""
 
 
+_STEP: Final = 500
+"""Milliseconds by which the wall clock may be off the monotonic one without having been set."""
+_STEADY: Final = 0.05
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/time")
+
+
+class Moment(NamedTuple):
+    """A moment, in milliseconds."""
+
+    now: int
+    ahead: int
+    """By how much the wall clock is ahead of the monotonic one: it changes only when the clock is set."""
+
+
+def read_clock(clock: Clock) -> Moment:
+    """Read both clocks at one moment, as far as the machine lets us."""
+    while True:
+        before, now, after = clock.monotonic(), clock.time(), clock.monotonic()
+        if after - before < _STEADY:
+            return Moment(round(now * 1000), round((now - after) * 1000))
+
+
+def machine() -> str:
+    """Return what processes have in common whose monotonic clocks agree."""
+    parts = []
+    with suppress(OSError):
+        parts.append(_BOOT.read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        parts.append(str(_NAMESPACE.readlink()))
+    return " ".join(parts)
+
+
+_MACHINE: Final = machine()
+
+
 class Session:
     """One connection at one moment: the operations of a group run on the same one."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, moment: Moment) -> None:
         self.connection = connection
-        self._now = round(now * 1000)
+        self._now, self._ahead = moment
         self._ids: dict[str, int] = {}
 
     def create_queue(self, name: str) -> bool:
@@ -113,6 +152,30 @@ class Session:
         """Return how many messages a queue has, the invisible ones too."""
         (count,) = self.connection.execute(COUNT, {"queue": self._queue(name), "now": self._now}).fetchone()
         return int(count)
+
+    def is_clock_set_back(self) -> bool:
+        """Return whether the wall clock was set back since it was last followed: leases would seem to last longer."""
+        set_forward_by = self._set_forward_by()
+        return set_forward_by is not None and set_forward_by < -_STEP
+
+    def follow_clock(self) -> None:
+        """Move all moments along with a wall clock that was set back, once for all processes.
+
+        One that is set forward is believed: the machine may have slept, and what was delayed is due then.
+        """
+        set_forward_by = self._set_forward_by()
+        if set_forward_by is None:
+            self.connection.execute("DELETE FROM clock")
+            self.connection.execute("INSERT INTO clock (machine, ahead) VALUES (?, ?)", (_MACHINE, self._ahead))
+        elif abs(set_forward_by) > _STEP:
+            self.connection.execute("UPDATE clock SET ahead = ? WHERE machine = ?", (self._ahead, _MACHINE))
+            if set_forward_by < 0:
+                shift = "UPDATE messages SET visible_at = visible_at + :by, expires_at = expires_at + :by"
+                self.connection.execute(shift, {"by": set_forward_by})
+
+    def _set_forward_by(self) -> int | None:
+        row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()
+        return None if row is None else self._ahead - int(row[0])
 
     def purge(self) -> None:
         """Delete what has expired, in any queue; a long backlog in several turns."""

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from qworker.brokers.sqlite_file import open_file, open_memory, primary_code, translate
-from qworker.brokers.sqlite_session import Session
+from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
 
@@ -216,8 +216,9 @@ class Writer:
     def _attempt(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
         connection = self._connected()
         answers: list[_Answer] = []
-        if max(each.mode for each in operations) <= Mode.CLAIM:
-            answers, operations = self._look(Session(connection, self._clock.time()), operations)
+        session = Session(connection, read_clock(self._clock))
+        if max(each.mode for each in operations) <= Mode.CLAIM and not session.is_clock_set_back():
+            answers, operations = self._look(session, operations)
         if operations:
             answers += self._change(connection, operations)
         return answers
@@ -242,7 +243,8 @@ class Writer:
         self._set_durable(connection, durable=any(each.mode is Mode.KEEP for each in operations))
         connection.execute("BEGIN IMMEDIATE")
         try:
-            session = Session(connection, self._clock.time())
+            session = Session(connection, read_clock(self._clock))
+            session.follow_clock()
             session.purge()
             answers = [_answer(each.future, each.run, session) for each in operations]
             connection.execute("COMMIT")

@@ -18,7 +18,7 @@ import pytest
 from qworker.brokers import sqlite_file, sqlite_session, sqlite_writer
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
-from qworker.brokers.sqlite_session import Session
+from qworker.brokers.sqlite_session import Session, machine, read_clock
 from qworker.brokers.sqlite_writer import Mode
 from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, LeaseLost, QueueNotFound
 from qworker.testing.clock import FakeClock
@@ -58,8 +58,9 @@ def integrity(path: Path) -> str:
         return str(verdict)
 
 
-def writers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("qworker ")]
+def writers(path: Path | None = None) -> list[threading.Thread]:
+    name = f"qworker {SqliteBroker(path).label}"
+    return [thread for thread in threading.enumerate() if thread.name == name]
 
 
 def refusal(path: Path) -> str:
@@ -97,7 +98,7 @@ class TestBroker:
     def test_making_one_touches_nothing(self, path: Path) -> None:
         SqliteBroker(path)
         assert not path.exists()
-        assert [] == writers()
+        assert [] == writers(path)
 
     async def test_a_relative_path_is_meant_when_the_broker_is_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,7 +120,9 @@ class TestBroker:
         await queue.put("x")
         await broker.aclose()
         assert [path] == list(path.parent.iterdir())
-        assert [] == writers()
+        for thread in writers(path):
+            thread.join(10)
+        assert [] == writers(path)
 
     async def test_brokers_on_one_file_share_it(self, queue: SqliteQueue, path: Path, clock: FakeClock) -> None:
         other = SqliteBroker(path, clock=clock)
@@ -153,10 +156,9 @@ class TestBroker:
 
         asyncio.run(use())
         gc.collect()
-        for thread in threading.enumerate():
-            if thread.name.startswith("qworker "):
-                thread.join(10)
-        assert [] == writers()
+        for thread in writers() + writers(path):
+            thread.join(10)
+        assert [] == writers() + writers(path)
         assert [path] == list(path.parent.iterdir())
 
     def test_a_queue_keeps_its_broker(self) -> None:
@@ -176,10 +178,11 @@ class TestBroker:
             await queue.put("theirs")
             await broker.aclose()
 
+        connection = broker._writer._connection
         for _ in range(20):
             await asyncio.gather(asyncio.to_thread(asyncio.run, come_and_go()), *(queue.put("ours") for _ in range(5)))
         assert 120 == await queue.count()
-        assert 1 == len(writers())
+        assert connection is broker._writer._connection
 
     async def test_a_prefix_has_no_wildcards(self, broker: SqliteBroker) -> None:
         await broker.create_queue("mail-in")
@@ -310,6 +313,83 @@ class TestMessages:
         steps = [str(step[3]) for step in plan]
         assert any(index in step for step in steps), steps
         assert not any(step.startswith("SCAN messages") or "TEMP B-TREE" in step for step in steps), steps
+
+
+class TestWallClock:
+    @pytest.mark.parametrize("step", [-3600, -1, 0, 0.2])
+    async def test_set_back_it_prolongs_no_lease(self, queue: SqliteQueue, clock: FakeClock, step: float) -> None:
+        await queue.put("x")
+        await queue.get(visibility=10)
+        clock.advance(9)
+        clock.step(step)
+        assert [] == await queue.get(visibility=10)
+        clock.advance(1)
+        assert 1 == len(await queue.get(visibility=10))
+
+    async def test_set_back_it_prolongs_no_delay_and_no_life(self, queue: SqliteQueue, clock: FakeClock) -> None:
+        await queue.put("x", delay=10, ttl=20)
+        clock.step(-3600)
+        assert [] == await queue.peek()
+        clock.advance(10)
+        assert 1 == len(await queue.peek())
+        clock.advance(10)
+        assert [] == await queue.peek()
+        assert 0 == await queue.count()
+
+    async def test_all_processes_follow_it_once(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path, clock: FakeClock
+    ) -> None:
+        other = SqliteBroker(path, clock=clock)
+        await queue.put("x")
+        await queue.get(visibility=10)
+        clock.step(-5)
+        for each in (broker, other, broker, other):
+            assert [] == await each.queue("jobs").get(visibility=10)
+            assert 1 == await each.queue("jobs").count()
+        clock.advance(9)
+        assert [] == await other.queue("jobs").get(visibility=10)
+        clock.advance(1)
+        assert 1 == len(await other.queue("jobs").get(visibility=10))
+        await other.aclose()
+
+    async def test_set_forward_it_ends_leases_once(self, queue: SqliteQueue, clock: FakeClock) -> None:
+        await queue.put("x")
+        await queue.get(visibility=10)
+        clock.step(3600)
+        assert 1 == len(await queue.get(visibility=10))
+        clock.advance(9)
+        assert [] == await queue.get(visibility=10)
+        clock.advance(1)
+        assert 1 == len(await queue.get(visibility=10))
+
+    async def test_after_a_reboot_nothing_moves(
+        self, queue: SqliteQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await queue.put("x", delay=10)
+        monkeypatch.setattr(sqlite_session, "_MACHINE", "rebooted")
+        clock.advance(10)
+        clock.step(-2)
+        await queue.put("y")
+        assert ["y"] == [message.body for message in await queue.peek(2)]
+        clock.advance(2)
+        assert 2 == len(await queue.peek(2))
+
+    def test_a_pause_between_two_readings_is_no_step(self) -> None:
+        class Interrupted(FakeClock):
+            pauses = 3
+
+            def time(self) -> float:
+                if self.pauses:
+                    self.pauses -= 1
+                    self.advance(100)
+                return super().time()
+
+        clock = Interrupted(1000)
+        assert (1300_000, 1000_000) == read_clock(clock)
+
+    def test_processes_of_one_boot_know_each_other(self) -> None:
+        script = "from qworker.brokers.sqlite_session import machine; print(machine())"
+        assert [machine()] == run_script(script, Path())
 
 
 class TestDurability:
@@ -732,8 +812,18 @@ broker = SqliteBroker(sys.argv[1])
 queue = broker.queue("jobs")
 asyncio.run(broker.create_queue("jobs"))
 asyncio.run(queue.put("parent"))
+inode = os.stat(sys.argv[1]).st_ino
+
+def is_open(descriptor):
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False
+
+assert any(map(is_open, range(64)))
 child = os.fork()
 if child == 0:
+    assert not any(map(is_open, range(64)))
     asyncio.run(queue.put("child"))
     del broker, queue
     gc.collect()
