@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -158,9 +158,9 @@ def context_of(task: asyncio.Task[Any] | None) -> Context | None:
     return None if variables is None else variables.get(_current)
 
 
-def set_current(ctx: Context) -> None:
+def set_current(ctx: Context) -> Token[Context]:
     """Make *ctx* the one that current() finds, in the running task or thread; for the engine and for tests."""
-    _current.set(ctx)
+    return _current.set(ctx)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
