@@ -11,6 +11,7 @@ Keys that this version doesn't know are ignored, so that a newer producer can ru
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ Encoding = Literal["text", "base64"]
 
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def encode(job: Job, encoding: Encoding = "text") -> str:
@@ -80,7 +82,11 @@ def as_fields(body: str) -> dict[str, Any]:
     """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
     text = body if body.lstrip()[:1] in {"{", "["} else _from_base64(body)
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half of a pair, which nothing could send on
+    except UnicodeEncodeError:
+        raise InvalidEnvelope("it holds a lone surrogate, which is no character") from None
     except RecursionError:
         raise InvalidEnvelope("its JSON is nested too deeply") from None
     except ValueError as error:  # a JSONDecodeError, or an integer of more digits than Python converts
@@ -105,6 +111,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         raise InvalidEnvelope("a key stands twice in one JSON object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise InvalidEnvelope("a number is too large")
     return value
 
 
@@ -146,9 +159,9 @@ def _moment(fields: dict[str, Any], key: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
         raise InvalidEnvelope(f"{key!r} must be a time as in 2026-11-23T05:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _iso(moment: datetime) -> str:

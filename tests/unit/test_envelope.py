@@ -1,0 +1,179 @@
+import base64
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qworker.brokers.base import check_text
+from qworker.envelope import Encoding, decode, encode
+from qworker.errors import InvalidEnvelope
+from qworker.job import Job
+
+ODD = '\x00\x01\x0b\x1f\t\r\n"\\\x7f\x85\x9f\u2028\ufeff\ufffd\ufffe\uffff😀\U0010ffff</QueueMessage>&amp;'
+
+texts = st.text(st.characters(codec="utf-8") | st.sampled_from(ODD), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+moments = st.datetimes(min_value=datetime(1, 1, 2), timezones=st.just(UTC)).map(  # noqa: DTZ001 — hypothesis adds the zone
+    lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+)
+jobs = st.builds(
+    Job,
+    id=texts.filter(bool),
+    task=texts.filter(bool),
+    args=st.lists(values, max_size=3),
+    kwargs=st.dictionaries(texts, values, max_size=3),
+    enqueued_at=st.none() | moments,
+    expires_at=st.none() | moments,
+    releases=st.integers(0, 10),
+    state=values,
+    headers=st.dictionaries(texts, texts, max_size=2),
+)
+
+
+@given(jobs, st.sampled_from(["text", "base64"]))
+def test_round_trip(job: Job, encoding: Encoding) -> None:
+    body = encode(job, encoding)
+    assert body == check_text(body)
+    assert "\r" not in body
+    assert job == decode(body, message_id="m1")
+
+
+def test_odd_characters_survive() -> None:
+    job = Job("j1", ODD, [ODD], {ODD: ODD}, state=ODD, headers={ODD: ODD})
+    assert job == decode(encode(job), message_id="m1")
+
+
+def test_wire_format() -> None:
+    moment = datetime(2026, 11, 23, 6, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
+    least = Job("0199", "mail.send", ["a@b.c"], {"template": "hällo"})
+    fields = '{"v":1,"id":"0199","task":"mail.send","args":["a@b.c"],"kwargs":{"template":"hällo"}'
+    assert fields + "}" == encode(least)
+    full = replace(least, enqueued_at=moment, expires_at=moment, releases=2, state=[1], headers={"a": "b"})
+    times = '"enqueued_at":"2026-11-23T05:00:00.123Z","expires_at":"2026-11-23T05:00:00.123Z"'
+    assert f'{fields},{times},"releases":2,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
+
+
+def test_base64_is_that_of_the_text() -> None:
+    job = Job("j1", "naïve", ["\x00"])
+    assert encode(job).encode() == base64.b64decode(encode(job, "base64"), validate=True)
+
+
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf")])
+def test_what_json_cannot_say_is_not_encoded(value: object) -> None:
+    with pytest.raises(ValueError, match=r"surrogates|JSON compliant"):
+        encode(Job("j1", "t", [value]))
+
+
+def test_the_least_a_producer_may_send() -> None:
+    assert Job("m1", "t") == decode('{"task":"t"}', message_id="m1")
+    assert Job("m1", "t", kwargs={"a": 1}) == decode(' \n{"task":"t","kwargs":{"a":1}}', message_id="m1")
+
+
+def test_unknown_keys_are_ignored() -> None:
+    assert Job("m1", "t") == decode('{"task":"t","v":1,"priority":9,"state":null}', message_id="m1")
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    job = decode('{"task":"t","enqueued_at":"2026-11-23T05:00:00","expires_at":null}', message_id="m1")
+    assert datetime(2026, 11, 23, 5, tzinfo=UTC) == job.enqueued_at
+    assert job.expires_at is None
+
+
+def test_surrogates_in_pairs_are_a_character() -> None:
+    assert ["😀"] == decode(r'{"task":"t","args":["\ud83d\uDE00"]}', message_id="m1").args
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+HOSTILE: dict[str, tuple[str, str]] = {
+    "empty": ("", "not JSON"),
+    "spaces": ("   ", "neither"),
+    "plain text": ("hello there", "neither"),
+    "not ASCII": ("héllo", "neither"),
+    "byte order mark": ('\ufeff{"task":"t"}', "neither"),
+    "cut": ('{"task":"t"', "not JSON"),
+    "more behind": ('{"task":"t"} {}', "not JSON"),
+    "array": ("[]", "a JSON list"),
+    "base64 of a number": (_base64(b"12"), "a JSON int"),
+    "base64 of a text": (_base64(b'"t"'), "a JSON str"),
+    "base64 without padding": ("eyJ0YXNrIjoidCJ9eyJ0", "not JSON"),
+    "bad base64": ("eyJ0YXNr*", "neither"),
+    "bad UTF-8 in base64": (_base64(b'{"task":"\xff"}'), "not UTF-8"),
+    "deep arrays": ("[" * 100_000, "too deeply|not JSON"),
+    "deep closed arrays": ('{"task":"t","args":' + "[" * 100_000 + "]" * 100_000 + "}", "too deeply|not JSON"),
+    "deep objects": ('{"task":"t","kwargs":' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "}", "too deeply|not JSON"),
+    "huge integer": (f'{{"task":"t","args":[{"9" * 5000}]}}', "not JSON"),
+    "huge float": ('{"task":"t","args":[1e400]}', "too large"),
+    "huge negative float": ('{"task":"t","args":[-1e400]}', "too large"),
+    "NaN": ('{"task":"t","args":[NaN]}', "NaN is not JSON"),
+    "infinity": ('{"task":"t","args":[-Infinity]}', "-Infinity is not JSON"),
+    "duplicate key": ('{"task":"t","task":"u"}', "twice"),
+    "duplicate key inside": ('{"task":"t","kwargs":{"a":{"b":1,"b":1}}}', "twice"),
+    "raw control character": ('{"task":"a\x01"}', "not JSON"),
+    "lone surrogate": (r'{"task":"t","args":["\ud800"]}', "surrogate"),
+    "lone low surrogate": (r'{"task":"\uDFFF"}', "surrogate"),
+    "missing task": ("{}", "'task' is missing"),
+    "empty task": ('{"task":""}', "'task' must be a text"),
+    "task no text": ('{"task":1}', "'task' must be a text"),
+    "id no text": ('{"task":"t","id":7}', "'id' must be a text"),
+    "args no array": ('{"task":"t","args":{}}', "'args' must be an array"),
+    "kwargs no object": ('{"task":"t","kwargs":[]}', "'kwargs' must be an object"),
+    "version 2": ('{"v":2,"task":"t"}', "version is 2"),
+    "version true": ('{"v":true,"task":"t"}', "version is True"),
+    "version text": ('{"v":"1","task":"t"}', "version is '1'"),
+    "version null": ('{"v":null,"task":"t"}', "version is None"),
+    "negative releases": ('{"task":"t","releases":-1}', "'releases'"),
+    "releases true": ('{"task":"t","releases":true}', "'releases'"),
+    "releases a fraction": ('{"task":"t","releases":1.5}', "'releases'"),
+    "time a number": ('{"task":"t","enqueued_at":12}', "'enqueued_at'"),
+    "time no time": ('{"task":"t","expires_at":"soon"}', "'expires_at'"),
+    "time before all time": ('{"task":"t","expires_at":"0001-01-01T00:00:00+14:00"}', "'expires_at'"),
+    "headers no object": ('{"task":"t","headers":[]}', "'headers'"),
+    "headers no texts": ('{"task":"t","headers":{"a":1}}', "'headers' must be texts"),
+}
+
+
+@pytest.mark.parametrize(("body", "why"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_body(body: str, why: str) -> None:
+    with pytest.raises(InvalidEnvelope, match=why) as caught:
+        decode(body, message_id="m1")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [body for body, _ in HOSTILE.values()], ids=HOSTILE.keys())
+def test_hostile_body_in_base64(body: str) -> None:
+    with pytest.raises(InvalidEnvelope):
+        decode(_base64(body.encode()), message_id="m1")
+
+
+@given(texts | values.map(json.dumps) | st.binary().map(_base64))
+def test_any_body_is_a_job_or_invalid(body: str) -> None:
+    try:
+        job = decode(body, message_id="m1")
+    except InvalidEnvelope:
+        return
+    assert job.task
+
+
+@given(
+    st.fixed_dictionaries(
+        {"task": values},
+        optional=dict.fromkeys(("v", "id", "args", "kwargs", "enqueued_at", "releases", "state", "headers"), values),
+    )
+)
+def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
+    try:
+        job = decode(json.dumps(fields), message_id="m1")
+    except InvalidEnvelope:
+        return
+    assert job == decode(encode(job), message_id="m1")
