@@ -65,6 +65,8 @@ clean: ## remove all that make has made
 	$(INSTALL) --requirement .venv/requirements-dev.txt
 	@touch $@
 
+# Node as packaged brings its own list of certificate authorities; the machine's is what its owner trusts.
 $(AZURITE): tests/azurite/package-lock.json tests/azurite/package.json tests/azurite/.npmrc .venv/installed-dev
-	cd tests/azurite && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=optional --ignore-scripts --loglevel=error
+	cd tests/azurite && PATH="$(CURDIR)/$(BIN):$$PATH" NODE_USE_SYSTEM_CA=1 \
+		npm ci --omit=optional --ignore-scripts --loglevel=error
 	@touch $@
