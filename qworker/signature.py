@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
@@ -52,7 +52,8 @@ class Signature:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
         values = self._bind(args, kwargs).arguments
         try:
-            text = self._arguments.model_validate(values).model_dump_json(by_alias=True, exclude_unset=True)
+            valid = self._arguments.model_validate(values)
+            text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
             self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
         except ValidationError as error:
             raise InvalidArguments(self._task, _one_line(error)) from None
@@ -67,6 +68,8 @@ class Signature:
             valid = self._arguments.model_validate_json(to_json(bound.arguments))
         except ValidationError as error:
             raise InvalidArguments(self._task, _one_line(error)) from None
+        except PydanticSerializationError as error:
+            raise InvalidArguments(self._task, f"an argument can't be read as JSON: {error}") from None
         bound.arguments = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
         return bound.args, bound.kwargs
 
@@ -108,7 +111,7 @@ class Signature:
 def _type_hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # noqa: BLE001 — a text as an annotation is code, and may fail in any way
         raise ConfigurationError(f"task {task}: an annotation can't be resolved: {error}") from None
 
 
@@ -143,7 +146,13 @@ def _field(parameter: Parameter, hint: Any) -> tuple[Any, Any]:
 def _one_line(error: ValidationError) -> str:
     """Name each problem and where it is; never the value, which may be a secret."""
     problems = (
-        f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}" if found["loc"] else found["msg"]
+        ": ".join(filter(None, (".".join(map(str, found["loc"])), _message(found))))
         for found in error.errors(include_url=False, include_input=False)
     )
-    return "; ".join(problems)
+    return " ".join("; ".join(problems).split())
+
+
+def _message(found: ErrorDetails) -> str:
+    if found["type"] == "union_tag_invalid":  # its own text repeats the value
+        return f"{found['ctx']['discriminator']} must be one of {found['ctx']['expected_tags']}"
+    return found["msg"]
