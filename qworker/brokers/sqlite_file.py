@@ -175,6 +175,7 @@ def _check_content(path: Path, size: int) -> None:
     # closing a file that was opened beside it would drop the locks of all of this process's connections to it.
     try:
         with closing(_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("BEGIN")  # all is read at one moment: another process may be making the schema
             _is_blank(connection, str(path))
             _check_size(connection, path)
             if size <= _CHECKED_BYTES:

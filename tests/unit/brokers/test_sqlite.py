@@ -497,6 +497,22 @@ class TestSharing:
             racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
             assert ["False\n"] * 3 + ["True\n"] == sorted(racer.communicate()[0] for racer in racers)
 
+    def test_a_schema_that_is_made_meanwhile_is_ours(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        read_owner, racers = sqlite_file._owner, [path]
+
+        def be_overtaken(connection: sqlite3.Connection) -> int:
+            while racers:
+                other = threading.Thread(target=sound_file, args=[racers.pop()])
+                other.start()
+                other.join()
+            return read_owner(connection)
+
+        monkeypatch.setattr(sqlite_file, "_owner", be_overtaken)
+        broker = SqliteBroker(path)
+        assert 30 == asyncio.run(broker.queue("jobs").count())
+
     async def test_a_lock_held_for_two_seconds_is_waited_for(self, queue: SqliteQueue, path: Path) -> None:
         script = "import sqlite3,sys,time; c=sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         script += (
