@@ -1,0 +1,1 @@
+"""One idea a file; README.md beside this says which is which."""

@@ -1,0 +1,1 @@
+"""What `make demo` runs: two worker processes measure the running Python's standard library."""
