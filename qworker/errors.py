@@ -30,7 +30,14 @@ from collections.abc import Iterable
 
 
 class QworkerError(Exception):
-    """The base of all errors of qworker."""
+    """The base of all errors of qworker; each can be pickled, to leave a process pool."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[QworkerError], args: tuple[object, ...]) -> QworkerError:
+    return kind.__new__(kind, *args)  # without __init__, which takes the data and makes the text of it
 
 
 class ConfigurationError(QworkerError):
@@ -76,9 +83,6 @@ class MessageTooLarge(QworkerError):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"the job is {size} bytes as sent, the limit is {limit}: pass a reference instead of the data")
         self.size, self.limit = size, limit
-
-    def __reduce__(self) -> tuple[type[MessageTooLarge], tuple[int, int]]:
-        return type(self), (self.size, self.limit)
 
 
 class EnqueueUncertain(QworkerError):
