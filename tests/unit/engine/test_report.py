@@ -1,0 +1,109 @@
+import time
+
+import doubles
+import pytest
+
+from qworker.engine.attempt import Attempt
+from qworker.engine.lease import Lease
+from qworker.engine.outcomes import outcome_of
+from qworker.engine.report import event_of
+from qworker.events import (
+    JobEvent,
+    JobExpired,
+    JobPoisoned,
+    JobReleased,
+    JobRetried,
+    JobSnoozed,
+    JobSucceeded,
+    LeaseLost,
+)
+from qworker.job import Job
+from qworker.outcome import (
+    Abandon,
+    Action,
+    Delete,
+    Expired,
+    Failed,
+    Failure,
+    Lost,
+    Outcome,
+    Poison,
+    Reappear,
+    Reject,
+    Rejected,
+    Released,
+    Retry,
+    RetryAsked,
+    Snooze,
+    Snoozed,
+    Succeeded,
+)
+
+JOB = Job("j1", "mail.send")
+WHY = Failure("ValueError", "no")
+
+
+def attempt(number: int = 2) -> Attempt:
+    lease = Lease(doubles.ScriptedQueue("mail"), doubles.message(), length=60, began=time.monotonic())
+    return Attempt(JOB, "mail", number, lease, None)
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "event"),
+    [
+        (Delete(), Succeeded(), JobSucceeded(job=JOB, queue="mail", attempt=2, seconds=0.0)),
+        (Delete(), Expired(), JobExpired(job=JOB, queue="mail", attempt=2)),
+        *(
+            (
+                Poison(WHY),
+                outcome,
+                JobPoisoned(job=JOB, queue="mail", attempt=2, poison_queue="mail-poison", failure=WHY),
+            )
+            for outcome in (Failed(WHY), Rejected(WHY), RetryAsked(WHY, None))
+        ),
+        *(
+            (
+                Reappear(7, counted=True),
+                outcome,
+                JobRetried(job=JOB, queue="mail", attempt=2, max_attempts=5, after=7, failure=WHY, seconds=0.0),
+            )
+            for outcome in (Failed(WHY), RetryAsked(WHY, 7))
+        ),
+        (
+            Reappear(7, counted=False),
+            Snoozed(7, "not yet"),
+            JobSnoozed(job=JOB, queue="mail", attempt=2, after=7, reason="not yet"),
+        ),
+        (
+            Reappear(0, counted=False),
+            Released("stop"),
+            JobReleased(job=JOB, queue="mail", attempt=2, reason="stop"),
+        ),
+        (Abandon(), Lost(), LeaseLost(job=JOB, queue="mail", attempt=2, reason="another worker may have it")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_event_of_what_was_done(action: Action, outcome: Outcome, event: JobEvent) -> None:
+    assert event == event_of(attempt(), outcome, action, max_attempts=5)
+
+
+def test_seconds_are_those_of_the_handler() -> None:
+    begun = attempt()
+    begun.started = time.monotonic() - 3
+    assert 3 <= begun.seconds < 4
+    event = event_of(begun, Succeeded(), Delete(), max_attempts=5)
+    assert isinstance(event, JobSucceeded)
+    assert 3 <= event.seconds < 4
+
+
+def test_what_a_handler_asked_for_by_raising() -> None:
+    assert Snoozed(60, "later") == outcome_of(Snooze("later", after=60))
+    asked = outcome_of(Retry("busy", after=3))
+    assert isinstance(asked, RetryAsked)
+    assert (3, "busy") == (asked.after, asked.failure.message)
+    rejected = outcome_of(Reject("never"))
+    assert isinstance(rejected, Rejected)
+    assert "qworker.outcome.Reject: never" == str(rejected.failure)
+    failed = outcome_of(KeyboardInterrupt())
+    assert isinstance(failed, Failed)
+    assert "KeyboardInterrupt" == failed.failure.type

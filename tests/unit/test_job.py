@@ -1,0 +1,32 @@
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from qworker.job import Job, new_job_id, utc_now
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_ids_are_uuids_of_version_7() -> None:
+    before = utc_now()
+    job_id = uuid.UUID(new_job_id())
+    assert (7, uuid.RFC_4122) == (job_id.version, job_id.variant)
+    made_at = datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
+    assert before - timedelta(milliseconds=1) <= made_at <= utc_now()
+
+
+def test_ids_are_unique_and_sorted_by_time() -> None:
+    ids = [new_job_id() for _ in range(1000)]
+    assert len(ids) == len(set(ids))
+    assert sorted(found[:13] for found in ids) == [found[:13] for found in ids]
+
+
+def test_expires_at_its_moment() -> None:
+    job = Job("j1", "t", expires_at=NOW)
+    assert not job.expired(NOW - timedelta(microseconds=1))
+    assert job.expired(NOW)
+    assert not Job("j1", "t").expired(NOW)
+
+
+def test_never_shows_what_it_carries() -> None:
+    job = Job("j1", "t", ["s3cret"], {"a": "s3cret"}, state="s3cret", headers={"a": "s3cret"})
+    assert "s3cret" not in repr(job)

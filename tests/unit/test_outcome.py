@@ -1,0 +1,37 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from qworker.outcome import Failure, Reject, Retry, Snooze
+
+
+class Broken(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_retry_and_snooze_take_a_time_span() -> None:
+    assert (None, 2, 60) == (Retry().after, Retry(after=1.5).after, Retry(after=timedelta(minutes=1)).after)
+    assert 60 == Snooze(after=timedelta(minutes=1)).after
+    assert ("no", "no") == (Reject("no").reason, str(Reject("no")))
+
+
+def test_a_failure_names_the_exception() -> None:
+    assert Failure("ValueError", "no") == Failure.of(ValueError("no")).__class__("ValueError", "no")
+    failure = Failure.of(ValueError("no"))
+    assert ("ValueError", "no", "ValueError: no") == (failure.type, failure.message, str(failure))
+    failure = Failure.of(asyncio.CancelledError())
+    assert "asyncio.exceptions.CancelledError" == failure.type == str(failure)
+
+
+def test_a_failure_has_the_traceback_and_keeps_it_out_of_logs() -> None:
+    with pytest.raises(KeyError) as caught:
+        {}["missing"]
+    failure = Failure.of(caught.value)
+    assert '{}["missing"]' in failure.traceback
+    assert "traceback" not in repr(failure)
+
+
+def test_a_failure_survives_an_exception_without_text() -> None:
+    assert "<its text can't be had: RuntimeError>" == Failure.of(Broken()).message
