@@ -1,4 +1,6 @@
 import asyncio
+import os
+import re
 from datetime import timedelta
 
 import pytest
@@ -27,10 +29,11 @@ def test_a_failure_names_the_exception() -> None:
 
 def test_a_failure_has_the_traceback_and_keeps_it_out_of_logs() -> None:
     with pytest.raises(KeyError) as caught:
-        {}["missing"]
+        os.environ["no-such-variable"]
     failure = Failure.of(caught.value)
-    assert '{}["missing"]' in failure.traceback
-    assert "traceback" not in repr(failure)
+    assert 'os.environ["no-such-variable"]' in failure.traceback
+    assert "Traceback" not in repr(failure)
+    assert re.fullmatch(r"\S+:\d+ in __getitem__", failure.where)
 
 
 def test_a_failure_survives_an_exception_without_text() -> None:
