@@ -10,7 +10,7 @@ from typing import Final
 
 from qworker.brokers.base import Message, Queue
 from qworker.engine.watch import LoopWatch
-from qworker.errors import AnswerLost, BrokerError, LeaseLost
+from qworker.errors import AnswerLost, LeaseLost
 
 RENEWALS: Final = 3
 """Renewals in the length of a lease."""
@@ -125,6 +125,7 @@ class LeaseKeeper:
         self._on_stop = on_stop
         self._leases: set[Lease] = set()
         self._renewing: set[Lease] = set()
+        self._stopping = False
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="qworker-lease-keeper", daemon=True)
@@ -135,8 +136,9 @@ class LeaseKeeper:
 
     def stop(self) -> None:
         """End the thread; leases still kept are renewed no more."""
+        self._stopping = True
         loop = self._loop
-        if loop is not None:
+        if loop is not None:  # otherwise the thread has not come that far, and will see that it is to stop
             with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
                 loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
@@ -156,7 +158,7 @@ class LeaseKeeper:
         self._loop = asyncio.get_running_loop()
         at_once = asyncio.Semaphore(_RENEWALS_AT_ONCE)
         async with asyncio.TaskGroup() as renewals:
-            while not self._stopped.is_set():
+            while not self._stopping:
                 self._watch.look()
                 for lease in self._due(time.monotonic()):
                     self._renewing.add(lease)
@@ -180,7 +182,7 @@ class LeaseKeeper:
                     await lease.renew()
         except LeaseLost:
             self.drop(lease)
-        except BrokerError:
+        except Exception:  # noqa: BLE001 — whatever a broker does, the other leases are kept
             lease.due = time.monotonic() + self._length / 12
         finally:
             self._renewing.discard(lease)
