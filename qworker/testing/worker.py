@@ -23,7 +23,7 @@ def run_until_idle(app: App, *, within: float = 30.0, **settings: Any) -> EventR
 
     Raises AssertionError, with what happened, if something is left to do after *within* seconds.
     """
-    return asyncio.run(_run_and_close(app, within, settings))
+    return asyncio.run(arun_until_idle(app, within=within, **settings))
 
 
 async def arun_until_idle(app: App, *, within: float = 30.0, **settings: Any) -> EventRecorder:
@@ -37,10 +37,3 @@ async def arun_until_idle(app: App, *, within: float = 30.0, **settings: Any) ->
         except TimeoutError:
             raise AssertionError(f"not idle within {within:g} s; {happened}") from None
     return happened
-
-
-async def _run_and_close(app: App, within: float, settings: dict[str, Any]) -> EventRecorder:
-    try:
-        return await arun_until_idle(app, within=within, **settings)
-    finally:
-        await app.broker.aclose()
