@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Process:
@@ -23,13 +23,17 @@ class Process:
         )
         self.output = ""
 
+    def read_line(self) -> None:
+        """Wait for one more line."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it ended too early:\n{self.output}"
+        self.output += line
+
     def wait_for(self, *texts: str) -> None:
         """Read on until each of *texts* was seen."""
-        assert self.process.stdout is not None
         while not all(text in self.output for text in texts):
-            line = self.process.stdout.readline()
-            assert line, f"it ended without saying {texts}:\n{self.output}"
-            self.output += line
+            self.read_line()
 
     def end(self, number: signal.Signals | None = None) -> int:
         """Send it a signal, or none, and read on to its end; return its exit code."""
