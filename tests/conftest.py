@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["azurite_server"]
+pytest_plugins = ["azurite_server", "stage"]
 
 
 @pytest.fixture

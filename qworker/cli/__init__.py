@@ -1,6 +1,7 @@
 """The command line: one file a group of commands."""
 
 import importlib.metadata
+import os
 import sys
 from typing import Annotated, Any, Final, cast
 
@@ -8,6 +9,7 @@ import typer
 
 from qworker.cli.enqueue import enqueue
 from qworker.cli.run import run
+from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
 
 WRONG_USE: Final = 2
@@ -53,7 +55,7 @@ cli.command()(enqueue)
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error, and never a traceback."""
     try:
-        code = cli(standalone_mode=False)
+        code = cli(prog_name="qworker", standalone_mode=False)
     except _UsageError as error:
         _complain(_usage_text(error))
         code = WRONG_USE
@@ -77,5 +79,7 @@ def _usage_text(error: Any) -> str:
 
 
 def _complain(text: str) -> None:
+    if os.environ.get(SUPERVISED, "0") != "0":
+        return  # the first of several processes says it for all
     line = " ".join(text.split())
     print(f"qworker: {line}", file=sys.stderr)  # noqa: T201 — what a command line is for

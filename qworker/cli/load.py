@@ -72,9 +72,10 @@ def _import(name: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> NoReturn:
+    text = str(error)
     if isinstance(error, SyntaxError):
-        where = f"{error.filename}:{error.lineno}"
+        text, where = error.msg, f"{error.filename}:{error.lineno}"
     else:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename}:{last.lineno}"
-    raise ConfigurationError(f"module {name!r} can't be imported: {type(error).__name__}: {error} ({where})") from None
+    raise ConfigurationError(f"module {name!r} can't be imported: {type(error).__name__}: {text} ({where})") from None

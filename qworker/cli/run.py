@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from qworker.app import App
+    from qworker.brokers.base import Broker
     from qworker.settings import Settings
 
 _WRONG_USE, _UNUSABLE = 2, 78
@@ -82,7 +84,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     SIGTERM and Ctrl-C let running jobs finish; a second one releases them at once.
     Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
     """
-    from qworker.engine.supervisor import SUPERVISED  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings  # noqa: PLC0415 — the same
 
     given = {**locals(), "burst": burst or None, "reload": reload or None}
@@ -90,6 +92,8 @@ def run(  # noqa: PLR0913 — one parameter an option
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
     supervised = SUPERVISED in os.environ
+    if broker is not None:
+        _check_shared(broker_from_url(broker), settings)
     if (settings.processes > 1 or settings.reload) and not supervised:
         raise typer.Exit(_supervise(settings))
     raise typer.Exit(_work(settings, broker, supervised=supervised))
@@ -103,12 +107,16 @@ def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
     app = load_app(settings.app or "")
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
-    if settings.processes > 1 and not app.broker.shared:
-        raise ConfigurationError(f"{app.broker.label} is of one process only: use -p 1, or a file")
+    _check_shared(app.broker, settings)
     code = asyncio.run(_run_worker(app, settings, supervised=supervised))
     app.close()
     _leave_stuck_threads(code)
     return code
+
+
+def _check_shared(broker: "Broker", settings: "Settings") -> None:
+    if settings.processes > 1 and not broker.shared:
+        raise ConfigurationError(f"{broker.label} is of one process only: use -p 1, or a file")
 
 
 async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> int:
@@ -155,8 +163,7 @@ def _leave_stuck_threads(code: int) -> None:
 
 
 def _supervise(settings: "Settings") -> int:
-    from qworker.engine.supervisor import Supervisor, this_command  # noqa: PLC0415 — `qworker --help` need not wait
-    from qworker.logs import EventLog, configure  # noqa: PLC0415 — the same
+    from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     changes = _watch() if settings.reload else None
     configure(settings.log_level, settings.log_format)

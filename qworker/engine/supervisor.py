@@ -13,7 +13,7 @@ from typing import Final
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
 
 SUPERVISED: Final = "QWORKER_SUPERVISED"
-"""Set in a child's environment: it is one worker, and its standard input ends when its supervisor does."""
+"""Set to 0, 1, … in a child's environment: it is one worker, and its standard input ends when its supervisor does."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GOOD_LIFE = 1.0, 30.0, 60.0
 """Seconds before a dead process is replaced, doubled each time up to the longest, until one has lived long enough."""
@@ -58,7 +58,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         self._emit(SupervisorStarted(processes=self._processes, reload=self._changes is not None))
-        keepers = [asyncio.create_task(self._keep_one()) for _ in range(self._processes)]
+        keepers = [asyncio.create_task(self._keep_one(number)) for number in range(self._processes)]
         reloader = asyncio.create_task(self._reload()) if self._changes else None
         await asyncio.gather(*keepers)
         if reloader is not None:
@@ -77,11 +77,11 @@ class Supervisor:
                 _send(child, number)
             asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, signal.SIGKILL)
 
-    async def _keep_one(self) -> None:
+    async def _keep_one(self, number: int) -> None:
         pause = _FIRST_PAUSE
         while not self._stopping.is_set():
             began = time.monotonic()
-            child, code = await self._run_one()
+            child, code = await self._run_one(number)
             if self._stopping.is_set() or self._is_last(code):
                 return
             if child in self._expected or code == 0:
@@ -92,11 +92,11 @@ class Supervisor:
             await self._rest(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _run_one(self) -> tuple[Process, int]:
+    async def _run_one(self, number: int) -> tuple[Process, int]:
         child = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=PIPE,
-            env={**os.environ, SUPERVISED: "1"},
+            env={**os.environ, SUPERVISED: str(number)},
             start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
         )
         self._children.add(child)

@@ -1,0 +1,89 @@
+"""Tasks for the tests of real worker processes; each writes down what it does, so that it outlives a kill -9."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from qworker import INJECTED, App, Backoff, Context, Reject, Snooze
+
+app = App()
+
+
+def note(what: str, n: int, ctx: Context) -> None:
+    """Append one line; a single O_APPEND write is never torn, and is in the kernel's hands when it returns."""
+    line: dict[str, Any] = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt}
+    line |= {"pid": os.getpid(), "at": time.monotonic()}
+    file = os.open(os.environ["HISTORY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, json.dumps(line).encode() + b"\n")
+    os.close(file)
+
+
+@app.task
+async def quick(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+
+
+@app.task
+async def rest(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    await asyncio.sleep(seconds)
+    note("end", n, ctx)
+
+
+@app.task
+async def block(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    time.sleep(seconds)  # noqa: ASYNC251 — the mistake under test
+    note("end", n, ctx)
+
+
+@app.task
+async def ignore_cancel(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            note("ignored", n, ctx)
+
+
+@app.task
+def sleep_in_thread(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    time.sleep(seconds)
+    note("end", n, ctx)
+
+
+@app.task(max_attempts=3, backoff=Backoff(base=1, factor=1, jitter=0))
+async def fail(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    raise ValueError(f"no {n}")
+
+
+@app.task
+async def reject(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    raise Reject("never")
+
+
+@app.task(max_attempts=1)
+async def snooze_once(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    if ctx.job.releases == 0:
+        raise Snooze(after=1)
+    note("end", n, ctx)
+
+
+@app.task(max_attempts=2)
+async def crash(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    os._exit(7)
+
+
+@app.task
+async def log_lines(n: int, *, ctx: Context = INJECTED) -> None:
+    ctx.log.info("from the handler\n\x1b[31mred", n=n)
+    logging.getLogger("some.library").warning("from a library, %s", n)

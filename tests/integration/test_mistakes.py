@@ -1,0 +1,197 @@
+"""A user's mistakes: one clear line each, an exit code, no traceback, and nothing lost."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from azurite_server import Azurite, connection_string
+from stage import APPS, Stage
+
+BAD_KEY = "d3Jvbmcga2V5"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    command: str
+    says: str
+    code: int = 2
+
+
+MISTAKES = [
+    Mistake("run", "which app? 'qworker run tasks' runs the tasks in tasks.py"),
+    Mistake("run nowhere", "no module 'nowhere' in {here} or on Python's path"),
+    Mistake("run ./jobs.py", "'./jobs.py' is a file's name; use the module's: jobs"),
+    Mistake("run jobs:worker", "module 'jobs' has no 'worker'"),
+    Mistake("run jobs:quick", "jobs:quick is a Task, not an App"),
+    Mistake("run empty", "module 'empty' has no App and no @task"),
+    Mistake("run two", "module 'two' has 2 Apps; say which: two:one or two:other"),
+    Mistake(
+        "run unimportable",
+        "module 'unimportable' can't be imported: ZeroDivisionError: division by zero ({here}/unimportable.py:1)",
+    ),
+    Mistake("run misspelt", "module 'misspelt' can't be imported: SyntaxError: invalid syntax ({here}/misspelt.py:1)"),
+    Mistake("run jobs --fast", "No such option: --fast (Possible options: --burst, --lease); see 'qworker run --help'"),
+    Mistake("start jobs", "No such command 'start'; see 'qworker --help'"),
+    Mistake("run jobs -c many", "--concurrency: must be a valid integer, unable to parse string as an integer"),
+    Mistake("run jobs -c 0", "--concurrency: must be greater than or equal to 1"),
+    Mistake("run jobs --lease 1", "--lease: must be greater than or equal to 2"),
+    Mistake("run jobs --lease soon", "--lease: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
+    Mistake("run jobs -l loud", "--log-level: must be 'debug', 'info', 'warning' or 'error'"),
+    Mistake(
+        "run jobs -q Mail_Box",
+        "--queues: queue name 'Mail_Box' is not allowed: "
+        "use lower-case letters, digits and single hyphens between them",
+    ),
+    Mistake("run jobs -q mail:x", "--queues: 'mail:x' is not NAME or NAME:WEIGHT"),
+    Mistake(
+        "run jobs --broker redis://localhost",
+        "no broker is known for a URL of scheme 'redis': use sqlite:///FILE, sqlite://, azure://ACCOUNT, "
+        "https://ACCOUNT.queue.core.windows.net, or a connection string of Azure Storage",
+    ),
+    Mistake("run jobs --broker sqlite://jobs.db", "sqlite://jobs.db: a file takes three slashes: sqlite:///jobs.db"),
+    Mistake("run jobs -p 2 --broker sqlite://", "sqlite:// (in memory) is of one process only: use -p 1, or a file"),
+    Mistake(
+        "enqueue jobs.nothing",
+        "unknown task 'jobs.nothing'; registered: jobs.block, jobs.crash, jobs.fail, jobs.ignore_cancel, "
+        "jobs.log_lines, jobs.quick, jobs.reject, jobs.rest, jobs.sleep_in_thread, jobs.snooze_once",
+    ),
+    Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),
+    Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n'", 1),
+    Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments", 1),
+    Mistake(
+        'enqueue jobs.quick --args ["one"]',
+        "jobs.quick: n: Input should be a valid integer, unable to parse string as an integer",
+        1,
+    ),
+    Mistake("enqueue jobs.quick --kwargs [1]", "--kwargs: must be a JSON object, not [1]"),
+    Mistake(
+        "enqueue jobs.quick --args [1",
+        "--args: not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)",
+    ),
+    Mistake(
+        "enqueue jobs.quick --args [1] --delay soon", "--delay: 'soon' is not a time span such as 90, 90s, 5m or 1h"
+    ),
+    Mistake("enqueue jobs.quick --args [1] --delay 8d", "a delay of 691200 s is over the service's 7 days"),
+    Mistake("enqueue jobs.quick --args [1] -q A", "queue name 'A' has 1 characters: use 3 to 63"),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "jobs.py").write_text((APPS / "jobs.py").read_text())
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "two.py").write_text("from qworker import App\none, other = App(), App()\n")
+    (tmp_path / "unimportable.py").write_text("1 / 0\n")
+    (tmp_path / "misspelt.py").write_text("def def\n")
+    return tmp_path
+
+
+def _run(arguments: list[str], stage: Stage, here: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "qworker", *arguments],
+        cwd=here,
+        env=stage.env() | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.command)
+def test_one_line_says_what_was_wrong(mistake: Mistake, sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(mistake.command.split(), sqlite_stage, here)
+    assert (f"qworker: {mistake.says.format(here=here)}\n", mistake.code) == (ended.stderr, ended.returncode)
+    assert "" == ended.stdout
+    assert not (here / "qworker.db").exists()
+
+
+def test_a_wrong_setting_is_named_by_where_it_stands(sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(["run", "jobs"], sqlite_stage, here, QWORKER_GRACE="a bit")
+    assert "qworker: QWORKER_GRACE: 'a bit' is not a time span such as 90, 90s, 5m or 1h\n" == ended.stderr
+    (here / "pyproject.toml").write_text("[tool.qworker]\nconcurency = 4\n")
+    ended = _run(["run", "jobs"], sqlite_stage, here)
+    assert ended.stderr.startswith(
+        "qworker: [tool.qworker] concurency in pyproject.toml: no such setting; there are app,"
+    )
+    assert 2 == ended.returncode
+
+
+def test_an_argument_too_large_is_refused_before_the_network(sqlite_stage: Stage, here: Path) -> None:
+    (here / "large.py").write_text("from qworker import task\n@task\ndef store(text: str) -> None: ...\n")
+    arguments = ["enqueue", "large.store", "--broker", connection_string(1), "--args", json.dumps(["x" * 70_000])]
+    ended = _run(arguments, sqlite_stage, here)
+    assert 1 == ended.returncode
+    assert ended.stderr.startswith("qworker: the job is 70")
+    assert ended.stderr.endswith("bytes as sent, the limit is 65536: pass a reference instead of the data\n")
+
+
+def test_a_bad_connection_string_is_not_repeated(sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(["run", "jobs", "--broker", "AccountName=me;AccountKey=s3cr3t-canary"], sqlite_stage, here)
+    assert (2, 1) == (ended.returncode, len(ended.stderr.splitlines()))
+    assert "canary" not in ended.stderr
+    assert "connection string" in ended.stderr
+
+
+def test_no_right_to_the_queue_is_said_with_the_right_that_is_missing(
+    azurite: Azurite,
+    sqlite_stage: Stage,
+    here: Path,
+) -> None:
+    denied = connection_string(azurite.port, BAD_KEY)
+    ended = _run(["enqueue", "jobs.quick", "--args", "[1]", "--broker", denied], sqlite_stage, here)
+    assert (1, 1) == (ended.returncode, len(ended.stderr.splitlines()))
+    assert "put" in ended.stderr
+    assert BAD_KEY not in ended.stderr
+
+
+def test_a_broker_that_is_not_there_is_said(sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(["enqueue", "jobs.quick", "--args", "[1]", "--broker", connection_string(1)], sqlite_stage, here)
+    assert (1, 1) == (ended.returncode, len(ended.stderr.splitlines()))
+    assert "127.0.0.1" in ended.stderr
+
+
+def test_a_file_that_is_no_database_is_left_alone(sqlite_stage: Stage, here: Path) -> None:
+    (here / "notes.db").write_text("not a database, but somebody's notes\n" * 100)
+    before = (here / "notes.db").read_bytes()
+    for command in (["run", "jobs"], ["enqueue", "jobs.quick", "--args", "[1]"]):
+        ended = _run([*command, "--broker", "sqlite:///notes.db"], sqlite_stage, here)
+        assert (78, 1) == (ended.returncode, len(ended.stderr.splitlines()))
+        assert "notes.db" in ended.stderr
+    assert before == (here / "notes.db").read_bytes()
+
+
+def test_what_works_says_little(sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(["enqueue", "jobs.quick", "--args", "[1]", "-q", sqlite_stage.queue], sqlite_stage, here)
+    assert (0, "", 36) == (ended.returncode, ended.stderr, len(ended.stdout.strip()))
+    assert 1 == sqlite_stage.remaining()
+    assert "qworker 0.1.0\n" == _run(["--version"], sqlite_stage, here).stdout
+    for command in ([], ["run"], ["enqueue"]):
+        assert "Usage: " in _run([*command, "--help"], sqlite_stage, here).stdout
+
+
+def test_sqlite_needs_nothing_of_azure(sqlite_stage: Stage, here: Path) -> None:
+    script = """
+        import sys
+        sys.argv = ["qworker", "run", "jobs", "--burst"]
+        from qworker.__main__ import main
+        try:
+            main()
+        finally:
+            assert "qworker.brokers.sqlite" in sys.modules
+            print([name for name in sys.modules if name.partition(".")[0] in {"azure", "aiohttp", "msal"}])
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=here,
+        env=sqlite_stage.env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ("[]\n", 0) == (ended.stdout, ended.returncode), ended.stderr
