@@ -1,0 +1,222 @@
+"""Each snippet of README.md is executed, and each table of options compared with the code."""
+
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import tomllib
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from azurite_server import Azurite
+from running import ROOT, run, started
+
+from qworker import Task
+from qworker.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROGRAMS = {"python": [sys.executable], "qworker": [sys.executable, "-m", "qworker"]}
+
+
+class Block(NamedTuple):
+    section: str
+    language: str
+    text: str
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return the fenced blocks of a document, with the titles that they stand under."""
+    sections = re.split(r"^#+ (.+)\n", text, flags=re.MULTILINE)
+    return [
+        Block(title, language, block)
+        for title, content in zip(sections[1::2], sections[2::2], strict=True)
+        for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", content, re.MULTILINE | re.DOTALL)
+    ]
+
+
+# A "#" in a block looks like a title: only those outside are.
+BLOCKS = blocks_of(re.sub(r"^# (?=\w+\.py$)", "#file ", README, flags=re.MULTILINE))
+
+
+def block(section: str, language: str, number: int = 0) -> str:
+    return [found.text for found in BLOCKS if found[:2] == (section, language)][number]
+
+
+def write_module(folder: Path, text: str) -> None:
+    """Write a block of Python to the file that its first line names."""
+    head, _, code = text.partition("\n")
+    (folder / head.removeprefix("#file ")).write_text(code)
+
+
+def play(session: str, folder: Path, environment: dict[str, str], values: Mapping[str, str] | None = None) -> str:
+    """Execute a console session, in which *values* stand for settings that exist nowhere; return its output."""
+    output = ""
+    for line in session.splitlines():
+        assert line.startswith("$ ")
+        program, *arguments = shlex.split(line[2:], comments=True)
+        if program == "pip":
+            check_install(*arguments)
+        elif program == "export":
+            name, _, value = arguments[0].partition("=")
+            environment[name] = values[value] if values else value
+        else:
+            until_done = ["--burst"] if arguments[0] == "run" else []
+            command = [*PROGRAMS[program], *arguments, *until_done]
+            output += run(command, cwd=folder, environment=environment)
+    return output
+
+
+def check_install(verb: str, what: str) -> None:
+    """Check a pip command by what it asks for: tests install nothing."""
+    found = re.fullmatch(r"\.(?:\[(\w+)\])?", what)
+    assert verb == "install"
+    assert found
+    assert found[1] in {None, *PROJECT["optional-dependencies"]}
+
+
+def log_lines(output: str, event: str) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("QWORKER_", "AZURE_"))}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a reader has saved the first task."""
+    write_module(tmp_path, block("A first task", "python"))
+    return tmp_path
+
+
+def test_every_block_has_its_test() -> None:
+    assert [
+        ("qworker", ["console"]),
+        ("A first task", ["python", "console"]),
+        ("The same on Azure", ["console", "console", "console"]),
+        ("Options", ["python", "toml"]),
+        ("Testing your tasks", ["python"]),
+    ] == [(title, [found.language for found in group]) for title, group in groupby(BLOCKS, lambda found: found.section)]
+    assert README.count("```") == 2 * len(BLOCKS)
+
+
+def test_the_two_commands() -> None:
+    for line in block("qworker", "console").splitlines():
+        assert run([*line.removeprefix("$ ").split(), "--dry-run"])
+
+
+def test_the_first_task(folder: Path, environment: dict[str, str]) -> None:
+    output = play(block("A first task", "console"), folder, environment)
+
+    assert {("Ada", 1), ("Grace", 1)} == {(line["name"], line["attempt"]) for line in log_lines(output, "hello")}
+    assert (folder / "qworker.db").exists()
+    assert len(block("A first task", "python").splitlines()) <= 12
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (0, "DefaultEndpointsProtocol=https;AccountName=myaccount;AccountKey=…"),
+        (2, "UseDevelopmentStorage=true"),
+    ],
+)
+def test_the_same_on_azure(
+    number: int,
+    value: str,
+    folder: Path,
+    environment: dict[str, str],
+    azurite: Azurite,
+) -> None:
+    session = block("The same on Azure", "console", number)
+
+    output = play(session, folder, environment, {value: azurite.connection_string})
+
+    assert ["Ada"] == [line["name"] for line in log_lines(output, "hello")]
+    (ready,) = log_lines(output, "worker.started")
+    assert str(azurite.port) in ready["broker"]
+
+
+def test_a_managed_identity_is_accepted(folder: Path, environment: dict[str, str]) -> None:
+    """No sign-in is to be had here: the broker is made, and connects to nothing."""
+    install, export, work = block("The same on Azure", "console", 1).splitlines(keepends=True)
+    play(install + export, folder, environment)
+    assert work == "$ qworker run tasks\n"
+
+    show = "import tasks, qworker; print(qworker.default_app.broker.label)"
+    label = run([sys.executable, "-c", show], cwd=folder, environment=environment)
+
+    assert "myaccount" in label
+
+
+def test_the_options_of_a_task(folder: Path, environment: dict[str, str]) -> None:
+    write_module(folder, block("Options", "python"))
+    run([sys.executable, "mail.py"], cwd=folder, environment=environment)
+
+    with started([*PROGRAMS["qworker"], "run", "mail"], cwd=folder, environment=environment) as worker:
+        worker.wait_for('"event": "job.poisoned"')
+        while len(log_lines(worker.output, "job.succeeded")) < 2:
+            worker.read_line()
+        assert worker.end(signal.SIGTERM) == 0
+
+    (rejected,) = log_lines(worker.output, "job.poisoned")
+    assert rejected["error"] == "qworker.outcome.Reject: 'nobody' is no address"
+    retried = log_lines(worker.output, "job.retried")
+    assert [("mail.send", "1/8", "1s")] * 2 == [(line["task"], line["attempt"], line["retry_in"]) for line in retried]
+
+
+def test_the_settings_in_pyproject(folder: Path, environment: dict[str, str]) -> None:
+    write_module(folder, block("Options", "python"))
+    (folder / "pyproject.toml").write_text(block("Options", "toml"))
+
+    output = run([*PROGRAMS["qworker"], "run", "--burst"], cwd=folder, environment=environment)
+
+    (ready,) = log_lines(output, "worker.started")
+    assert ("mail,default", "90s", 1) == (ready["queues"], ready["lease"], ready["tasks"])
+
+
+def test_the_tests_of_a_task(folder: Path, environment: dict[str, str]) -> None:
+    write_module(folder, block("Testing your tasks", "python"))
+
+    output = run([sys.executable, "-m", "pytest", "-W", "error"], cwd=folder, environment=environment)
+
+    assert "2 passed" in output
+
+
+def names_in_table(head: str) -> list[str]:
+    """Return the names in the first column of the table with this heading, with no letters of flags."""
+    rows = README.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+def test_the_tables_name_every_option() -> None:
+    assert set(names_in_table("option of `@task`")) == set(inspect.signature(Task).parameters) - {"function", "sender"}
+    assert set(names_in_table("option of `using(…)`")) == set(inspect.signature(Task.using).parameters) - {"self"}
+    assert set(names_in_table("setting")) == set(Settings.model_fields)
+
+
+def test_the_table_of_settings_has_the_flags() -> None:
+    usage = run([*PROGRAMS["qworker"], "run", "--help"])
+    without_flag = {"app", "poll_min", "encoding"}
+
+    for name in set(names_in_table("setting")) - without_flag:
+        assert f"--{name.replace('_', '-')} " in usage
+    for letter, name in re.findall(r"(-\w), --([\w-]+)", usage):
+        assert letter == "-h" or re.search(rf"`{name.replace('-', '_')}`, `{letter}`", README)
+    for name in without_flag:
+        assert f"--{name.replace('_', '-')} " not in usage
+
+
+@pytest.mark.parametrize("document", ["README.md", "examples/README.md", "docs/architecture.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / document).parent.joinpath(target).exists(), target
