@@ -154,17 +154,23 @@ def _failed(request: Request, refusal: Refusal) -> QworkerError:
 def _bad_credential(request: Request, refusal: Refusal) -> QworkerError:
     return AccessDenied(
         f"{request.account} did not accept the credential to {request} ({refusal}): "
-        "the key or SAS is wrong or has expired, or this machine's clock is off",
+        "the key or SAS is wrong, has expired or is not for this, or this machine's clock is off",
     )
 
 
 def _no_right(request: Request, refusal: Refusal) -> QworkerError:
-    operation = request.operation
+    return AccessDenied(f"{request.account} denied the right to {request} ({refusal}): {_needs(request)}")
+
+
+def _no_right_or_way_in(request: Request, refusal: Refusal) -> QworkerError:
     return AccessDenied(
-        f"{request.account} denied the right to {request} ({refusal}): "
-        f"it takes permission {operation.permission!r} in a SAS or the role {operation.role!r}, "
-        "and an account whose firewall lets this machine in",
+        f"{request.account} denied the right to {request} ({refusal}): {_needs(request)}, "
+        "unless the account's firewall is what keeps this machine out",
     )
+
+
+def _needs(request: Request) -> str:
+    return f"it takes permission {request.operation.permission!r} in a SAS or the role {request.operation.role!r}"
 
 
 def _refused(request: Request, refusal: Refusal) -> QworkerError:
@@ -219,7 +225,7 @@ _BY_CODE: Final[dict[str, _Build]] = {
     "AuthenticationFailed": _bad_credential,
     "InvalidAuthenticationInfo": _bad_credential,
     "NoAuthenticationInformation": _bad_credential,
-    "AuthorizationFailure": _no_right,
+    "AuthorizationFailure": _no_right_or_way_in,
     "AuthorizationPermissionMismatch": _no_right,
     "InsufficientAccountPermissions": _no_right,
 }

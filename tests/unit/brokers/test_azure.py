@@ -334,7 +334,13 @@ async def test_a_missing_right_is_named(service: Service, broker: AzureBroker, r
 
 async def test_a_wrong_key_is_not_called_a_missing_right(service: Service, broker: AzureBroker) -> None:
     service.answer = refusal(403, "AuthenticationFailed")
-    assert "the key or SAS is wrong or has expired" in str(await failure(CALLS["get"](broker)))
+    assert "the key or SAS is wrong, has expired or is not for this" in str(await failure(CALLS["get"](broker)))
+
+
+async def test_a_firewall_looks_like_a_missing_right(service: Service, broker: AzureBroker) -> None:
+    service.answer = refusal(403, "AuthorizationFailure")
+    assert "permission 'p'" in str(await failure(CALLS["get"](broker)))
+    assert "unless the account's firewall" in str(await failure(CALLS["get"](broker)))
 
 
 # What becomes of a request
