@@ -40,7 +40,7 @@ class Failure:
     """Why a run failed, as text, so that it can be logged, stored and sent between processes."""
 
     type: str
-    """The exception's class, with its module unless that is builtins."""
+    """The exception's class, with its module unless that is Python's builtins or qworker's own."""
     message: str
     traceback: str = field(default="", repr=False)
     where: str = ""
@@ -50,7 +50,8 @@ class Failure:
     def of(cls, error: BaseException) -> "Failure":
         """Describe an exception."""
         kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        known = kind.__module__ == "builtins" or kind.__module__.startswith("qworker.")
+        name = kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
         frames = _handlers_own(error.__traceback__)
         lines = traceback.format_exception(kind, error, frames)
         return cls(name, _text_of(error), "".join(lines), _place(frames))
@@ -60,11 +61,10 @@ class Failure:
 
 
 def _handlers_own(frames: TracebackType | None) -> TracebackType | None:
-    """Leave out the engine's frames, which stand before the handler's."""
-    inner = frames
-    while inner is not None and inner.tb_frame.f_globals.get("__name__", "").startswith("qworker.engine."):
-        inner = inner.tb_next
-    return inner or frames
+    """Leave out the engine's frames, which stand before the handler's; what the engine itself raises has no others."""
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("qworker.engine."):
+        frames = frames.tb_next
+    return frames
 
 
 def _place(frames: TracebackType | None) -> str:

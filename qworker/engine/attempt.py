@@ -1,27 +1,49 @@
-"""One attempt of one job: what is run, and then settled."""
+"""A message that was received, and the attempt of a job that comes of it."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from qworker.brokers.base import Message
 from qworker.engine.lease import Lease
 from qworker.job import Job
 from qworker.task import Task
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """A leased message, of which nothing more is known than its queue."""
+
+    message: Message
+    lease: Lease
+    queue: str
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A job that was received: its lease, and which attempt this is."""
+    """One attempt of one job: what is run, and then settled."""
 
+    received: Received
     job: Job
-    queue: str
-    number: int
-    """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault."""
-    lease: Lease
+    """Its state changes with each checkpoint."""
     task: Task[..., Any] | None
     """None if this worker knows no such task."""
-    received: float = field(default_factory=time.monotonic)
     started: float | None = None
+
+    @property
+    def number(self) -> int:
+        """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault."""
+        return max(self.received.message.dequeue_count - self.job.releases, 1)
+
+    @property
+    def lease(self) -> Lease:
+        """The right to its message."""
+        return self.received.lease
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue it came from."""
+        return self.received.queue
 
     @property
     def seconds(self) -> float:

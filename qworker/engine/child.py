@@ -1,7 +1,6 @@
 """What runs in a child process of the "process" executor, which can be killed."""
 
 import importlib
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,8 +56,6 @@ def _set_up(call: ChildCall) -> None:
     global _ready  # noqa: PLW0603 — a process has one set-up
     if _ready:
         return
-    # Ctrl-C in a terminal reaches every process of its group; when a child ends is the worker's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if call.setup is not None:
         call.setup()
     _ready = True

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from qworker.brokers.base import Message, Queue
@@ -31,10 +31,9 @@ class Lease:
         self.deadline = began + length
         self.due = began + length / RENEWALS
         """When the keeper should renew it."""
-        self.on_lost: Callable[[str], None] | None = None
-        """Called once with the reason, on the keeper's thread or on that of the call that found out."""
+        self._on_lost: Callable[[], None] = lambda: None
         self._receipt = message.receipt
-        self._lost: str | None = None
+        self._lost = False
         self._uncertain = False
         self._settled = False
         self._turn = _Turn()
@@ -42,7 +41,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether the message may belong to someone else by now."""
-        return self._lost is not None or time.monotonic() >= self.deadline
+        return self._lost or time.monotonic() >= self.deadline
 
     async def renew(self) -> None:
         """Begin the lease's length anew; does nothing while it is being settled, or after. Raises BrokerError."""
@@ -80,18 +79,28 @@ class Lease:
                     raise
             self._settled = True
 
-    def lose(self, reason: str) -> None:
+    @contextmanager
+    def when_lost(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block, have *call* called if the lease is lost: on whichever thread finds out, or at once."""
+        self._on_lost = call
+        try:
+            if self._lost:
+                call()
+            yield
+        finally:
+            self._on_lost = lambda: None
+
+    def lose(self) -> None:
         """Note that the message belongs to someone else."""
-        if self._lost is None:
-            self._lost = reason
-            if self.on_lost is not None:
-                self.on_lost(reason)
+        if not self._lost:
+            self._lost = True
+            self._on_lost()
 
     @asynccontextmanager
     async def _settling(self) -> AsyncIterator[None]:
         async with self._turn:
             if self.lost:
-                self.lose("its deadline has passed")
+                self.lose()
                 raise LeaseLost(self.message_id)
             yield
 
@@ -106,8 +115,8 @@ class Lease:
         except AnswerLost:
             self._uncertain = True
             raise
-        except LeaseLost as error:
-            self.lose(str(error))
+        except LeaseLost:
+            self.lose()
             raise
         self._receipt = receipt
         self._uncertain = False
@@ -171,7 +180,7 @@ class LeaseKeeper:
         leases = [lease for lease in tuple(self._leases) if lease not in self._renewing]
         for lease in leases:
             if now >= lease.deadline:
-                lease.lose("it could not be renewed in time")
+                lease.lose()
                 self.drop(lease)
         return [lease for lease in leases if lease.due <= now < lease.deadline]
 

@@ -8,13 +8,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-import anyio
-import anyio.to_process
 from structlog.contextvars import bound_contextvars
 
 from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
-from qworker.engine.child import ChildCall, run_in_child
+from qworker.engine.child import ChildCall
+from qworker.engine.children import Children
 from qworker.engine.outcomes import outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
@@ -45,7 +44,7 @@ class Runner:
         self._middleware = middleware
         self._child_setup = child_setup
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qworker-handler")
-        self._children = anyio.CapacityLimiter(concurrency)
+        self._children = Children()
         self.resources: Mapping[str, Any] = {}
         """What the lifespan yielded."""
 
@@ -66,7 +65,8 @@ class Runner:
         return Run(self, attempt, save_state)
 
     def close(self) -> None:
-        """Let go of the threads; one that is stuck in a handler is left alone."""
+        """Let go of threads and child processes; a thread that is stuck in a handler is left alone."""
+        self._children.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, run: "Run") -> Any:
@@ -95,7 +95,7 @@ class Runner:
             deadline=run.ctx.deadline,
             setup=self._child_setup,
         )
-        outcome = await anyio.to_process.run_sync(run_in_child, call, cancellable=True, limiter=self._children)
+        outcome = await self._children.run(call)
         if not isinstance(outcome, Succeeded):
             raise _ChildOutcome(outcome)
 

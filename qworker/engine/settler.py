@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Final
 
-from qworker.brokers.base import Broker, Message, check_body
-from qworker.engine.attempt import Attempt
-from qworker.engine.lease import Lease
+from qworker.brokers.base import Broker, check_body
+from qworker.engine.attempt import Attempt, Received
 from qworker.envelope import Encoding, encode
 from qworker.errors import (
     AnswerLost,
@@ -41,33 +40,47 @@ class Settler:
     worker: str
     encoding: Encoding
 
-    async def settle(self, attempt: Attempt, message: Message, action: Action) -> None:
+    async def settle(self, attempt: Attempt, action: Action) -> None:
         """Apply *action*; tries again while the lease lasts. Raises LeaseLost or another BrokerError."""
+        lease = attempt.lease
         match action:
             case Delete():
-                await _persist(attempt.lease.complete, seconds=attempt.lease.length)
+                await _persist(lease.complete, seconds=lease.length)
             case Reappear(after, counted):
                 body = None if counted else self._released_body(attempt.job)
-                await _persist(lambda: attempt.lease.reappear(after, body=body), seconds=attempt.lease.length)
+                await _persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
             case Poison(failure):
-                record = self._record(message, attempt.queue, failure, attempt.number, attempt.job)
-                await self._move(attempt.lease, record)
+                await self._move(attempt.received, failure, attempt.number, attempt.job)
             case Abandon():
                 pass
 
-    async def poison_message(self, lease: Lease, message: Message, queue: str, failure: Failure) -> None:
-        """Move a message that is no job. Raises BrokerError."""
-        await self._move(lease, self._record(message, queue, failure, message.dequeue_count, None))
+    async def poison_message(self, received: Received, failure: Failure) -> None:
+        """Move a message that is no job to the poison queue. Raises BrokerError."""
+        await self._move(received, failure, received.message.dequeue_count, None)
 
     async def save_state(self, attempt: Attempt, state: object) -> None:
         """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
         assert attempt.task is not None  # noqa: S101 — it is running
         job = replace(attempt.job, state=encode_state(attempt.task, state))
-        await attempt.lease.save(check_body(encode(job, self.encoding)))
+        body = check_body(encode(job, self.encoding))
+        # Shielded: a handler that is cancelled now must not take the new receipt with it.
+        await asyncio.shield(attempt.lease.save(body))
         attempt.job = job
 
-    async def _move(self, lease: Lease, record: PoisonRecord) -> None:
+    async def _move(self, received: Received, failure: Failure, attempts: int, job: Job | None) -> None:
         """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
+        lease = received.lease
+        record = PoisonRecord(
+            body=received.message.body,
+            queue=received.queue,
+            failure=failure,
+            attempts=attempts,
+            worker=self.worker,
+            poisoned_at=utc_now(),
+            message_id=received.message.id,
+            job_id=job.id if job else None,
+            task=job.task if job else None,
+        )
         try:
             await _persist(lambda: self._put_poison(record), seconds=min(_POISON_TRIES, lease.length / 2))
         except BrokerError:
@@ -83,19 +96,6 @@ class Settler:
         except QueueNotFound:
             await self.broker.create_queue(queue.name)
             await queue.put(body)
-
-    def _record(self, message: Message, queue: str, failure: Failure, attempts: int, job: Job | None) -> PoisonRecord:
-        return PoisonRecord(
-            body=message.body,
-            queue=queue,
-            failure=failure,
-            attempts=attempts,
-            worker=self.worker,
-            poisoned_at=utc_now(),
-            message_id=message.id,
-            job_id=job.id if job else None,
-            task=job.task if job else None,
-        )
 
     def _released_body(self, job: Job) -> str | None:
         try:

@@ -46,23 +46,30 @@ class ThreadCall:
 
     def _call(self) -> tuple[bool, Any]:
         # A future can't carry every exception (not StopIteration), so they are returned as values.
+        result: tuple[bool, Any] = False, Interrupt()
         try:
-            with self._lock:
-                if self._interrupted:
-                    return False, Interrupt()
-                self._ident = threading.get_ident()
-            try:
-                return True, self._function()
-            finally:
-                self._end()
+            if self._begin():
+                result = True, self._function()
         except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
-            return False, error
+            result = False, error
+        while self._ident is not None:
+            try:
+                self._end()
+            except Interrupt:  # it was on its way when the function ended, and must not hit the thread's next job
+                continue
+        return result
+
+    def _begin(self) -> bool:
+        with self._lock:
+            if not self._interrupted:
+                self._ident = threading.get_ident()
+            return not self._interrupted
 
     def _end(self) -> None:
         with self._lock:
-            ident, self._ident = self._ident, None
-            if ident is not None and self._interrupted:
-                _raise_in_thread(ident, None)  # an Interrupt that is still on its way would hit the thread's next job
+            if self._ident is not None:
+                _raise_in_thread(self._ident, None)
+                self._ident = None
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

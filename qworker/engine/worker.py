@@ -6,44 +6,34 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any, Final, Self
 
 from qworker.brokers.base import Broker, Message, Queue
-from qworker.context import context_of
-from qworker.engine.attempt import Attempt
-from qworker.engine.decide import decide
+from qworker.engine.attempt import Received
 from qworker.engine.fetcher import Fetcher, Pace
 from qworker.engine.lease import Lease, LeaseKeeper
-from qworker.engine.report import event_of
-from qworker.engine.runner import Run, Runner
+from qworker.engine.pipeline import Pipeline
+from qworker.engine.runner import Runner
 from qworker.engine.settler import Settler
 from qworker.engine.slots import Slots
 from qworker.engine.watch import LoopWatch
-from qworker.envelope import Encoding, decode
-from qworker.errors import BrokerError, BrokerUnusable, InvalidEnvelope, LeaseLost, QworkerError
+from qworker.envelope import Encoding
+from qworker.errors import BrokerError, BrokerUnusable
 from qworker.events import (
     Event,
     JobPoisoned,
     JobReleased,
     JobRetried,
-    JobStarted,
-    JobStuck,
     JobSucceeded,
     Listener,
     MessagePoisoned,
-    PollFailed,
-    SettleFailed,
     WorkerStarted,
     WorkerStopped,
     WorkerStopping,
 )
-from qworker.events import LeaseLost as LeaseLostEvent
-from qworker.job import Job
-from qworker.outcome import Failure, Lost, Outcome, Released
-from qworker.retry import RetryPolicy
 from qworker.settings import Settings
 from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
 
@@ -79,6 +69,7 @@ class Worker:
         self._broker = broker
         self._tasks = tasks
         self._settings = settings
+        self._encoding = encoding
         self._lifespan = lifespan
         self._listeners = tuple(listeners)
         self._slots = Slots(settings.concurrency)
@@ -88,12 +79,10 @@ class Worker:
             middleware=middleware,
             child_setup=child_setup,
         )
-        self._settler = Settler(broker, self.name, encoding)
         self._queues = dict(settings.queues) or {task.queue: 1 for task in tasks.values()} or {DEFAULT_QUEUE: 1}
-        self._inbox: deque[tuple[Lease, Message, str]] = deque()
+        self._inbox: deque[Received] = deque()
         self._in_hand: set[asyncio.Task[None]] = set()
         """Everything from a started job to its settled message."""
-        self._runs: set[Run] = set()
         self._emptied: dict[str, float] = {}
         self._last_active = time.monotonic()
         self._started = 0
@@ -146,10 +135,14 @@ class Worker:
         poll_max = settings.poll_max or self._broker.poll_max
         pace = Pace(settings.lease, min(settings.poll_min or poll_max / 20, poll_max), poll_max)
         queues = {self._broker.queue(name): weight for name, weight in self._queues.items()}
-        self._keeper = LeaseKeeper(settings.lease, LoopWatch(self._emit, self._job_of), self._broker.aclose)
+        settler = Settler(self._broker, self.name, self._encoding)
+        self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit)
+        watch = LoopWatch(self._emit, self._pipeline.job_of)
+        self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose)
         self._keeper.start()
         self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._emit)
         self._fetching = asyncio.create_task(self._fetcher.run(), name="qworker-fetcher")
+        self._fetching.add_done_callback(self._stopped_fetching)
         self._emit(
             WorkerStarted(
                 worker=self.name,
@@ -162,15 +155,11 @@ class Worker:
         )
 
     async def _create_queues(self) -> None:
-        """Create what is missing; a worker that has no right to, or no connection yet, goes on without."""
-        for name in self._queues:
-            try:
-                await self._broker.create_queue(name)
-                await self._broker.create_queue(poison_queue_of(name))
-            except BrokerUnusable:
-                raise
-            except BrokerError as error:
-                self._emit(PollFailed(queue=name, reason=f"it could not be created: {error}", retry_in=0.0))
+        """Create what is missing. A worker that has no right to, or no connection yet, goes on: its polls will tell."""
+        names = [name for queue in self._queues for name in (queue, poison_queue_of(queue))]
+        for result in await asyncio.gather(*map(self._broker.create_queue, names), return_exceptions=True):
+            if isinstance(result, BrokerUnusable) or not isinstance(result, bool | BrokerError):
+                raise result
 
     def _deliver(self, queue: Queue, messages: list[Message], began: float) -> None:
         if not messages:
@@ -178,8 +167,10 @@ class Worker:
             self._end_burst()
             return
         length = self._settings.lease
-        received = [(Lease(queue, message, length=length, began=began), message, queue.name) for message in messages]
-        self._keeper.keep(lease for lease, _, _ in received)
+        received = [
+            Received(message, Lease(queue, message, length=length, began=began), queue.name) for message in messages
+        ]
+        self._keeper.keep(each.lease for each in received)
         self._inbox.extend(received)
         self._slots.waiting += len(received)
         if self._stop_reason is None:
@@ -189,10 +180,10 @@ class Worker:
 
     def _start_waiting(self) -> None:
         while self._inbox and self._may_start():
-            lease, message, queue = self._inbox.popleft()
             self._slots.started()
             self._started += 1
-            self._hold(self._process(lease, message, queue))
+            received = self._inbox.popleft()
+            self._hold(received, self._pipeline.handle(received, self._leave_slot))
         if self._started == self._settings.max_jobs and self._stop_reason is None:
             self.request_stop(f"it has started {self._started} jobs")
 
@@ -201,89 +192,37 @@ class Worker:
             return False
         return self._slots.free > 0 and len(self._in_hand) - self._slots.running < _UNSETTLED
 
-    def _hold(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._in_hand.add(task)
-        task.add_done_callback(self._let_go)
+    def _stopped_fetching(self, fetching: asyncio.Task[None]) -> None:
+        if not fetching.cancelled() and (error := fetching.exception()) is not None:
+            _log.critical("the fetcher ended, which is a bug in qworker", exc_info=error)
+            self.request_stop("its fetcher ended")
 
-    def _let_go(self, task: asyncio.Task[None]) -> None:
+    def _leave_slot(self) -> None:
+        self._slots.ended()
+        self._start_waiting()
+
+    def _release_waiting(self) -> None:
+        while self._inbox:
+            self._slots.waiting -= 1
+            received = self._inbox.popleft()
+            self._hold(received, self._pipeline.release(received, "its worker stopped before it began"))
+
+    def _hold(self, received: Received, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._in_hand.add(task)
+        task.add_done_callback(partial(self._let_go, received.lease))
+
+    def _let_go(self, lease: Lease, task: asyncio.Task[None]) -> None:
+        self._keeper.drop(lease)
         self._in_hand.discard(task)
         self._last_active = time.monotonic()
         self._start_waiting()
 
-    async def _process(self, lease: Lease, message: Message, queue: str) -> None:
-        """Take one message from received to settled."""
-        try:
-            attempt = self._attempt(lease, message, queue)
-        except InvalidEnvelope as error:
-            self._slots.ended()
-            await self._poison_message(lease, message, queue, Failure.of(error))
-            return
-        try:
-            outcome = self._runner.refuse(attempt) or await self._run(attempt)
-        finally:
-            self._slots.ended()
-            self._start_waiting()
-        await self._settle(attempt, message, outcome)
-
-    def _attempt(self, lease: Lease, message: Message, queue: str) -> Attempt:
-        job = decode(message.body, message_id=message.id)
-        number = max(message.dequeue_count - job.releases, 1)
-        return Attempt(job, queue, number, lease, self._tasks.get(job.task))
-
-    async def _run(self, attempt: Attempt) -> Outcome:
-        run = self._runner.prepare(attempt, partial(self._settler.save_state, attempt))
-        run.on_stuck = partial(self._report_stuck, attempt)
-        attempt.lease.on_lost = lambda _: run.stop_from_thread(Lost())
-        self._runs.add(run)
-        attempt.started = time.monotonic()
-        self._emit(JobStarted(job=attempt.job, queue=attempt.queue, attempt=attempt.number))
-        try:
-            return await run.outcome()
-        finally:
-            attempt.lease.on_lost = None
-            self._runs.discard(run)
-
-    async def _settle(self, attempt: Attempt, message: Message, outcome: Outcome) -> None:
-        policy = attempt.task.options.policy if attempt.task else RetryPolicy()
-        action = decide(outcome, attempt=attempt.number, policy=policy)
-        event = event_of(attempt, outcome, action, max_attempts=policy.max_attempts)
-        try:
-            await self._settler.settle(attempt, message, action)
-        except LeaseLost as error:
-            event = LeaseLostEvent(job=attempt.job, queue=attempt.queue, attempt=attempt.number, reason=str(error))
-        except (QworkerError, OSError) as error:
-            event = SettleFailed(
-                job=attempt.job,
-                queue=attempt.queue,
-                attempt=attempt.number,
-                action=type(action).__name__.lower(),
-                reason=str(error),
-            )
-        finally:
-            self._keeper.drop(attempt.lease)
-        self._emit(event)
-
-    async def _poison_message(self, lease: Lease, message: Message, queue: str, failure: Failure) -> None:
-        try:
-            await self._settler.poison_message(lease, message, queue, failure)
-        except BrokerError as error:
-            job = Job(message.id, "unknown")
-            self._emit(
-                SettleFailed(job=job, queue=queue, attempt=message.dequeue_count, action="poison", reason=str(error)),
-            )
-        else:
-            self._emit(
-                MessagePoisoned(
-                    message_id=message.id,
-                    queue=queue,
-                    dequeue_count=message.dequeue_count,
-                    poison_queue=poison_queue_of(queue),
-                    failure=failure,
-                ),
-            )
-        finally:
-            self._keeper.drop(lease)
+    def _end_burst(self) -> None:
+        idle = not self._inbox and not self._in_hand
+        asked_since = all(self._emptied.get(name, 0.0) > self._last_active for name in self._queues)
+        if self._settings.burst and idle and asked_since and self._stop_reason is None:
+            self.request_stop("nothing is left to do")
 
     async def _stop(self) -> None:
         grace = self._settings.grace
@@ -311,56 +250,17 @@ class Worker:
 
     async def _drain(self, grace: float) -> None:
         """Wait for what runs, then tell it to stop, then leave it."""
-        hurry = asyncio.create_task(self._hurry.wait())
-        await self._until_done(grace, hurry)
-        hurry.cancel()
-        for run in tuple(self._runs):
-            run.stop(Released("its worker stopped"))
-        await self._until_done(_LAST_MOMENTS)
-        for run in tuple(self._runs):
-            self._report_stuck(run.attempt)
+        done, hurry = asyncio.create_task(self._all_done()), asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({done, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        self._pipeline.stop_all("its worker stopped")
+        await asyncio.wait({done}, timeout=_LAST_MOMENTS)
+        self._pipeline.report_stuck()
+        for waiting in (done, hurry):
+            waiting.cancel()
 
-    async def _until_done(self, seconds: float, hurry: asyncio.Task[Any] | None = None) -> None:
-        until = time.monotonic() + seconds
-        also = set() if hurry is None else {hurry}
+    async def _all_done(self) -> None:
         while pending := {task for task in (*self._in_hand, self._fetching) if not task.done()}:
-            left = until - time.monotonic()
-            if left <= 0 or (hurry is not None and hurry.done()):
-                return
-            await asyncio.wait(pending | also, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-
-    def _release_waiting(self) -> None:
-        while self._inbox:
-            lease, message, queue = self._inbox.popleft()
-            self._slots.waiting -= 1
-            self._hold(self._release(lease, message, queue))
-
-    async def _release(self, lease: Lease, message: Message, queue: str) -> None:
-        try:
-            attempt = self._attempt(lease, message, queue)
-        except InvalidEnvelope as error:
-            await self._poison_message(lease, message, queue, Failure.of(error))
-        else:
-            await self._settle(attempt, message, Released("its worker stopped before it began"))
-
-    def _end_burst(self) -> None:
-        idle = not self._inbox and not self._in_hand
-        asked_since = all(self._emptied.get(name, 0.0) > self._last_active for name in self._queues)
-        if self._settings.burst and idle and asked_since and self._stop_reason is None:
-            self.request_stop("nothing is left to do")
-
-    def _job_of(self, task: asyncio.Task[Any] | None) -> Job | None:
-        """Return the job that an event loop's task belongs to, if that can be told."""
-        for run in tuple(self._runs):
-            if run.runs_in(task):
-                return run.attempt.job
-        ctx = context_of(task)
-        return None if ctx is None else ctx.job
-
-    def _report_stuck(self, attempt: Attempt) -> None:
-        self._emit(
-            JobStuck(job=attempt.job, queue=attempt.queue, attempt=attempt.number, seconds=attempt.seconds),
-        )
+            await asyncio.wait(pending)
 
     def _emit(self, event: Event) -> None:
         self._tally[type(event)] += 1

@@ -160,7 +160,7 @@ def test_a_rejected_job_is_poisoned_at_once(stage: Stage) -> None:
     worker = stage.worker("--burst")
     assert 0 == worker.wait(), worker.output
     assert 1 == len(stage.history.lines())
-    assert "qworker.outcome.Reject" == decode_poison(stage.poisoned()[0]).failure.type
+    assert "Reject" == decode_poison(stage.poisoned()[0]).failure.type
 
 
 def test_a_bad_message_among_32_disturbs_none_of_its_neighbours(stage: Stage) -> None:

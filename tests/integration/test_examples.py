@@ -83,8 +83,8 @@ def test_retries_and_poison() -> None:
         assert worker.end(signal.SIGTERM) == 0
 
     shown = run(show)
-    assert "deliver was given up at attempt 2: qworker.outcome.Retry: no courier for order 7" in shown
-    assert "refund was given up at attempt 1: qworker.outcome.Reject: order 7 was never paid" in shown
+    assert "deliver was given up at attempt 2: Retry: no courier for order 7" in shown
+    assert "refund was given up at attempt 1: Reject: order 7 was never paid" in shown
     assert shown.count('"args":[7]') == 2
 
 

@@ -168,7 +168,7 @@ def test_the_options_of_a_task(folder: Path, environment: dict[str, str]) -> Non
         assert worker.end(signal.SIGTERM) == 0
 
     (rejected,) = log_lines(worker.output, "job.poisoned")
-    assert rejected["error"] == "qworker.outcome.Reject: 'nobody' is no address"
+    assert rejected["error"] == "Reject: 'nobody' is no address"
     retried = log_lines(worker.output, "job.retried")
     assert [("mail.send", "1/8", "1s")] * 2 == [(line["task"], line["attempt"], line["retry_in"]) for line in retried]
 

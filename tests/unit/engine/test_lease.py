@@ -150,29 +150,36 @@ async def test_renewals_and_settlements_of_threads_never_meet() -> None:
 
 
 async def test_a_stale_receipt_loses_the_lease(lease: Lease, queue: ScriptedQueue) -> None:
-    reasons: list[str] = []
-    lease.on_lost = reasons.append
+    told: list[bool] = []
     queue.will("update", LeaseLost("m1"))
-    with pytest.raises(LeaseLost):
-        await lease.renew()
-    assert lease.lost
-    lease.lose("again")
-    assert [str(LeaseLost("m1"))] == reasons
+    with lease.when_lost(lambda: told.append(True)):
+        with pytest.raises(LeaseLost):
+            await lease.renew()
+        assert lease.lost
+        lease.lose()
+    assert [True] == told
     with pytest.raises(LeaseLost):
         await lease.complete()
     assert 1 == len(queue.calls)
 
 
 async def test_nothing_is_settled_after_the_deadline(lease: Lease, queue: ScriptedQueue) -> None:
-    reasons: list[str] = []
-    lease.on_lost = reasons.append
+    told: list[bool] = []
     lease.deadline = time.monotonic()
     assert lease.lost
-    for settle in (lease.complete, lambda: lease.reappear(0), lambda: lease.save("x")):
-        with pytest.raises(LeaseLost):
-            await settle()
+    with lease.when_lost(lambda: told.append(True)):
+        for settle in (lease.complete, lambda: lease.reappear(0), lambda: lease.save("x")):
+            with pytest.raises(LeaseLost):
+                await settle()
     assert [] == queue.calls
-    assert ["its deadline has passed"] == reasons
+    assert [True] == told
+
+
+async def test_a_lease_that_is_lost_already_says_so_at_once(lease: Lease) -> None:
+    told: list[bool] = []
+    lease.lose()
+    with lease.when_lost(lambda: told.append(True)):
+        assert [True] == told
 
 
 async def test_a_message_that_is_gone_is_deleted(lease: Lease, queue: ScriptedQueue) -> None:
@@ -273,12 +280,12 @@ async def test_renews_no_more_what_was_dropped(keeper: LeaseKeeper, queue: Scrip
 
 async def test_loses_what_could_not_be_renewed_in_time(keeper: LeaseKeeper, queue: ScriptedQueue) -> None:
     lease = Lease(queue, message(), length=60, began=time.monotonic())
-    reasons: list[str] = []
-    lease.on_lost = reasons.append
+    told: list[bool] = []
     lease.deadline = 0
-    keeper.keep([lease])
-    await until(lambda: reasons)
-    assert ["it could not be renewed in time"] == reasons
+    with lease.when_lost(lambda: told.append(True)):
+        keeper.keep([lease])
+        await until(lambda: told)
+    assert [True] == told
     assert [] == queue.calls
 
 

@@ -103,7 +103,7 @@ def test_what_a_handler_asked_for_by_raising() -> None:
     assert (3, "busy") == (asked.after, asked.failure.message)
     rejected = outcome_of(Reject("never"))
     assert isinstance(rejected, Rejected)
-    assert "qworker.outcome.Reject: never" == str(rejected.failure)
+    assert "Reject: never" == str(rejected.failure)
     failed = outcome_of(KeyboardInterrupt())
     assert isinstance(failed, Failed)
     assert "KeyboardInterrupt" == failed.failure.type

@@ -1,0 +1,105 @@
+"""Child processes of the "process" executor: each runs one call at a time, and can be killed."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection, wait
+from typing import Final
+
+from qworker.engine.child import ChildCall, run_in_child
+from qworker.errors import QworkerError
+from qworker.outcome import Outcome
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
+
+
+class ChildDied(QworkerError):
+    """A child process ended in the middle of a job."""
+
+
+class Children:
+    """Child processes, made when they are needed and kept for the next call."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Child] = []
+
+    async def run(self, call: ChildCall) -> Outcome:
+        """Run a call in a child of its own; when cancelled, kill that. Raises ChildDied."""
+        child = self._idle.pop() if self._idle else _Child()
+        try:
+            outcome = await child.run(call)
+        except BaseException:
+            child.kill()
+            raise
+        self._idle.append(child)
+        return outcome
+
+    def close(self) -> None:
+        """End the children; those that still run a call are ended by cancelling it."""
+        while self._idle:
+            self._idle.pop().kill()
+
+
+class _Child:
+    """One child process, and the pipe to it."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs,), name="qworker-child")
+        self._process.start()
+        theirs.close()  # so that the pipe ends when the child does
+
+    async def run(self, call: ChildCall) -> Outcome:
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+        loop.add_reader(self._pipe.fileno(), _wake, answered)
+        try:
+            self._pipe.send(call)
+            await answered
+            outcome: Outcome = self._pipe.recv()
+        except (EOFError, ConnectionError, BrokenPipeError):
+            self._process.join()
+            raise ChildDied(f"the process of its handler ended with {_how(self._process.exitcode)}") from None
+        finally:
+            loop.remove_reader(self._pipe.fileno())
+        return outcome
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+
+
+def _wake(answered: "asyncio.Future[None]") -> None:
+    if not answered.done():
+        answered.set_result(None)
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    return f"exit code {code}"
+
+
+def _serve(pipe: "Connection[Outcome, ChildCall]") -> None:
+    """Be a child: run what comes through the pipe until it ends."""
+    # Ctrl-C in a terminal reaches every process of its group; when a child ends is the worker's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="qworker-parent-watch", daemon=True).start()
+    while True:
+        try:
+            call = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(run_in_child(call))
+
+
+def _end_with_parent() -> None:
+    """End the process at once when the worker is gone: its job will run again elsewhere."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 — this is a child
+    wait([parent.sentinel])
+    os._exit(1)
