@@ -3,7 +3,7 @@ import time
 import doubles
 import pytest
 
-from qworker.engine.attempt import Attempt
+from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.outcomes import outcome_of
 from qworker.engine.report import event_of
@@ -44,8 +44,9 @@ WHY = Failure("ValueError", "no")
 
 
 def attempt(number: int = 2) -> Attempt:
-    lease = Lease(doubles.ScriptedQueue("mail"), doubles.message(), length=60, began=time.monotonic())
-    return Attempt(JOB, "mail", number, lease, None)
+    message = doubles.message(dequeue_count=number)
+    lease = Lease(doubles.ScriptedQueue("mail"), message, length=60, began=time.monotonic())
+    return Attempt(Received(message, lease, "mail"), JOB, None)
 
 
 @pytest.mark.parametrize(
