@@ -29,10 +29,14 @@ class ThreadCall:
     async def run(self, executor: Executor) -> Any:
         """Call the function in one of the executor's threads; raise what it raises.
 
-        Being cancelled doesn't end the wait: a thread that still runs still holds its slot.
+        Being cancelled ends the wait, and interrupts the function.
         """
         context = contextvars.copy_context()
-        returned, value = await asyncio.get_running_loop().run_in_executor(executor, context.run, self._call)
+        try:
+            returned, value = await asyncio.get_running_loop().run_in_executor(executor, context.run, self._call)
+        except asyncio.CancelledError:
+            self.interrupt()
+            raise
         if returned:
             return value
         raise value
