@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import jobs
 import pytest
 
+import jobs
 from qworker.errors import QueueNotFound
 
 APPS = Path(__file__).parent / "apps"

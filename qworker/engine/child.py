@@ -7,12 +7,12 @@ from datetime import datetime
 from functools import reduce
 from typing import Any
 
-from qworker.context import Context, set_current
+from qworker.context import Context, SaveState, set_current
 from qworker.engine.outcomes import outcome_of
 from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
-from qworker.task import Task, decode_state
+from qworker.task import Task, decode_state, encode_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,32 @@ class ChildCall:
     """Called once in each child, before its first handler."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a handler in a child asks its worker to save, as a JSON value."""
+
+    state: Any
+
+
 _ready = False
 
 
-def run_in_child(call: ChildCall) -> Outcome:
-    """Run the handler and say what became of it; never raises, so that no exception need be pickled."""
+def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
+    """Run the handler and say what became of it; never raises, so that no exception need be sent."""
     try:
         _set_up(call)
         task = _find_task(call)
+
+        async def save_as_json(state: Any) -> None:
+            await save_state(encode_state(task, state))
+
         ctx = Context(
             call.job,
             queue=call.queue,
             attempt=call.attempt,
             deadline=call.deadline,
             state=decode_state(task, call.job.state),
+            save_state=save_as_json,
         )
         set_current(ctx)
         args, kwargs = task.signature.decode(call.job.args, call.job.kwargs)

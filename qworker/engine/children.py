@@ -6,9 +6,11 @@ import os
 import signal
 import threading
 from multiprocessing.connection import Connection, wait
-from typing import Final
+from typing import Any, Final
 
-from qworker.engine.child import ChildCall, run_in_child
+from qworker.context import SaveState
+from qworker.engine.child import Checkpoint, ChildCall, run_in_child
+from qworker.engine.exits import how_it_ended
 from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
@@ -25,11 +27,11 @@ class Children:
     def __init__(self) -> None:
         self._idle: list[_Child] = []
 
-    async def run(self, call: ChildCall) -> Outcome:
+    async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
         """Run a call in a child of its own; when cancelled, kill that. Raises ChildDied."""
         child = self._idle.pop() if self._idle else _Child()
         try:
-            outcome = await child.run(call)
+            outcome = await child.run(call, save_state)
         except BaseException:
             child.kill()
             raise
@@ -46,25 +48,32 @@ class _Child:
     """One child process, and the pipe to it."""
 
     def __init__(self) -> None:
+        self._pipe: Connection[Any, Outcome | Checkpoint]
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), name="qworker-child")
         self._process.start()
         theirs.close()  # so that the pipe ends when the child does
 
-    async def run(self, call: ChildCall) -> Outcome:
-        loop = asyncio.get_running_loop()
-        answered = loop.create_future()
-        loop.add_reader(self._pipe.fileno(), _wake, answered)
+    async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
         try:
             self._pipe.send(call)
-            await answered
-            outcome: Outcome = self._pipe.recv()
-        except (EOFError, ConnectionError, BrokenPipeError):
+            while isinstance(said := await self._listen(), Checkpoint):
+                self._pipe.send(await _saved(said, save_state))
+        except (EOFError, ConnectionError):
             self._process.join()
-            raise ChildDied(f"the process of its handler ended with {_how(self._process.exitcode)}") from None
+            raise ChildDied(f"the process of its handler ended: {how_it_ended(self._process.exitcode)}") from None
+        return said
+
+    async def _listen(self) -> Outcome | Checkpoint:
+        """Wait for the next thing that the child says. Raises EOFError or ConnectionError if it has ended."""
+        loop = asyncio.get_running_loop()
+        speaks = loop.create_future()
+        loop.add_reader(self._pipe.fileno(), _wake, speaks)
+        try:
+            await speaks
         finally:
             loop.remove_reader(self._pipe.fileno())
-        return outcome
+        return self._pipe.recv()
 
     def kill(self) -> None:
         self._process.kill()
@@ -73,28 +82,37 @@ class _Child:
         self._pipe.close()
 
 
-def _wake(answered: "asyncio.Future[None]") -> None:
-    if not answered.done():
-        answered.set_result(None)
+async def _saved(checkpoint: Checkpoint, save_state: SaveState) -> QworkerError | None:
+    try:
+        await save_state(checkpoint.state)
+    except QworkerError as error:
+        return error
+    return None
 
 
-def _how(code: int | None) -> str:
-    if code is not None and code < 0:
-        return signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    return f"exit code {code}"
+def _wake(speaks: "asyncio.Future[None]") -> None:
+    if not speaks.done():
+        speaks.set_result(None)
 
 
-def _serve(pipe: "Connection[Outcome, ChildCall]") -> None:
+def _serve(pipe: "Connection[Outcome | Checkpoint, ChildCall | QworkerError | None]") -> None:
     """Be a child: run what comes through the pipe until it ends."""
     # Ctrl-C in a terminal reaches every process of its group; when a child ends is the worker's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="qworker-parent-watch", daemon=True).start()
+
+    async def save_state(state: Any) -> None:
+        pipe.send(Checkpoint(state))
+        if isinstance(failure := pipe.recv(), QworkerError):
+            raise failure
+
     while True:
         try:
             call = pipe.recv()
         except EOFError:
             return
-        pipe.send(run_in_child(call))
+        if isinstance(call, ChildCall):
+            pipe.send(run_in_child(call, save_state))
 
 
 def _end_with_parent() -> None:

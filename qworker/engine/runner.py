@@ -95,7 +95,7 @@ class Runner:
             deadline=run.ctx.deadline,
             setup=self._child_setup,
         )
-        outcome = await self._children.run(call)
+        outcome = await self._children.run(call, run.save_state)
         if not isinstance(outcome, Succeeded):
             raise _ChildOutcome(outcome)
 
@@ -108,7 +108,7 @@ class Run:
         self.attempt = attempt
         self.task = attempt.task
         self._runner = runner
-        self._save_state = save_state
+        self.save_state = save_state
         self._loop = asyncio.get_running_loop()
         self._stopped: Outcome | None = None
         self._over = False
@@ -194,7 +194,7 @@ class Run:
             attempt=attempt.number,
             deadline=None if timeout is None else utc_now() + timedelta(seconds=timeout),
             state=decode_state(self.task, attempt.job.state),
-            save_state=self._save_state,
+            save_state=self.save_state,
             lease_lost=lambda: attempt.lease.lost,
             resources=self._runner.resources,
             loop=self._loop,

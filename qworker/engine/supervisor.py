@@ -10,6 +10,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from qworker.engine.exits import how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
 
 SUPERVISED: Final = "QWORKER_SUPERVISED"
@@ -88,7 +89,7 @@ class Supervisor:
                 continue
             if time.monotonic() - began > _GOOD_LIFE:
                 pause = _FIRST_PAUSE
-            self._emit(ProcessDied(pid=child.pid, how=_how(code), restart_in=pause))
+            self._emit(ProcessDied(pid=child.pid, how=how_it_ended(code), restart_in=pause))
             await self._rest(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -127,15 +128,6 @@ class Supervisor:
 def _send(child: Process, number: signal.Signals) -> None:
     if child.returncode is None:
         child.send_signal(number)
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def this_command() -> list[str]:

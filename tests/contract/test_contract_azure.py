@@ -2,9 +2,9 @@ from collections.abc import AsyncIterator
 from typing import ClassVar
 
 import pytest
-from azurite_server import Azurite
 from hypothesis import settings
 
+from azurite_server import Azurite
 from qworker.brokers.azure import AzureBroker
 from qworker.testing.contract import BrokerContract, Harness, RealHarness
 from qworker.testing.model import QueueMachine

@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import jobs
 from azurite_server import CountingProxy
-from stage import Stage, wait_until
-
 from qworker.poison import decode_poison
+from stage import Stage, wait_until
 
 LEASE = 3
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from running import run
 
 DEMO = [sys.executable, "-m", "examples.demo"]

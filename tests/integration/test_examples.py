@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from running import ROOT, run, started
 
 EXAMPLES = ROOT / "examples"

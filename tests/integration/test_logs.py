@@ -1,9 +1,8 @@
 """What the log says, and that it says it in one line."""
 
 import jobs
-from stage import Stage
-
 from qworker.task import Sending
+from stage import Stage
 
 
 def test_handlers_and_libraries_log_with_their_job(sqlite_stage: Stage) -> None:

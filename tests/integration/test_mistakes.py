@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from azurite_server import Azurite, connection_string
 from stage import APPS, Stage
 

@@ -6,8 +6,9 @@ import textwrap
 import time
 from pathlib import Path
 
-import jobs
 import pytest
+
+import jobs
 from stage import Stage, WorkerProcess, wait_until
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from azurite_server import Azurite
-from running import ROOT, run, started
 
+from azurite_server import Azurite
 from qworker import Task
 from qworker.settings import Settings
+from running import ROOT, run, started
 
 README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -24,8 +24,8 @@ from azure.core.exceptions import (
 )
 from azure.identity import CredentialUnavailableError
 from azure.storage.queue.aio import QueueServiceClient
-from azurite_server import connection_string
 
+from azurite_server import connection_string
 from qworker.brokers import azure_errors
 from qworker.brokers.azure import AzureBroker, AzureQueue
 from qworker.brokers.azure_errors import Request, translate

@@ -4,8 +4,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from doubles import ScriptedQueue, message
 
+from doubles import ScriptedQueue, message
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.watch import LoopWatch

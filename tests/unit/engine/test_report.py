@@ -1,8 +1,8 @@
 import time
 
-import doubles
 import pytest
 
+import doubles
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.outcomes import outcome_of
