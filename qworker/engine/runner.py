@@ -128,6 +128,8 @@ class Run:
             for handle in (timer, self._nudge):
                 if handle is not None:
                     handle.cancel()
+            while self._current_task is not None and self._current_task.cancelling():
+                self._current_task.uncancel()  # what was meant for the handler must not end its settling
 
     def stop(self, because: Outcome) -> None:
         """Tell the handler to stop; unless it succeeds all the same, *because* is its outcome."""
@@ -141,9 +143,9 @@ class Run:
         """Do the same from another thread than the event loop's."""
         with contextlib.suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
             self._loop.call_soon_threadsafe(self.stop, because)
-        if self._thread is not None:  # its loop may be blocked
+        if (thread := self._thread) is not None:  # its loop may be blocked
             self._stopped = self._stopped or because
-            self._thread.interrupt()
+            thread.interrupt()
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
         """Say whether *task* is the one that this handler runs in."""
@@ -165,6 +167,8 @@ class Run:
             self.ctx = self._context()
         except InvalidArguments as error:
             return Rejected(Failure.of(error))
+        except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
+            return Failed(Failure.of(error))
         self.kwargs |= dict.fromkeys(self.task.signature.context_parameters, self.ctx)
         set_current(self.ctx)
         job = self.attempt.job
@@ -177,8 +181,6 @@ class Run:
 
     def _outcome_of(self, error: BaseException) -> Outcome:
         cancelled = self._current_task is not None and self._current_task.cancelling() > 0
-        while self._current_task is not None and self._current_task.cancelling():
-            self._current_task.uncancel()
         if self._stopped is not None:
             return self._stopped
         if isinstance(error, asyncio.CancelledError) and cancelled:

@@ -1,0 +1,590 @@
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationInfo, field_validator
+from structlog.contextvars import get_contextvars
+
+from doubles import ScriptedQueue, message
+from qworker import INJECTED, App, Context, Reject, Retry, Snooze, current
+from qworker.context import NoContext
+from qworker.engine import runner as runner_module
+from qworker.engine.attempt import Attempt, Received
+from qworker.engine.lease import Lease
+from qworker.engine.runner import Run, Runner
+from qworker.engine.threads import Interrupt
+from qworker.job import utc_now
+from qworker.outcome import (
+    Expired,
+    Failed,
+    Failure,
+    Lost,
+    Outcome,
+    Rejected,
+    Released,
+    RetryAsked,
+    Snoozed,
+    Succeeded,
+)
+from qworker.task import CallNext, Task
+
+app = App(broker="sqlite://")
+STOP = Released("stop")
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    runner = Runner(app.tasks, concurrency=1)
+    yield runner
+    runner.close()
+
+
+def attempt_of(task: Task[..., Any], *args: Any, dequeue_count: int = 1, **changes: Any) -> Attempt:
+    job = replace(task._producer._job(args, {}), id="j1", **changes)
+    found = message(dequeue_count=dequeue_count)
+    lease = Lease(ScriptedQueue(), found, length=60, began=time.monotonic())
+    return Attempt(Received(found, lease, "work"), job, task)
+
+
+async def save_nothing(_: Any) -> None: ...
+
+
+def begin(runner: Runner, task: Task[..., Any], *args: Any, **changes: Any) -> tuple[Run, asyncio.Task[Outcome]]:
+    run = runner.prepare(attempt_of(task, *args, **changes), save_nothing)
+    return run, asyncio.create_task(run.outcome())
+
+
+async def outcome_of(runner: Runner, task: Task[..., Any], *args: Any, **changes: Any) -> Outcome:
+    return await begin(runner, task, *args, **changes)[1]
+
+
+def failure_of(outcome: Outcome) -> Failure:
+    assert isinstance(outcome, Failed | Rejected | RetryAsked)
+    return outcome.failure
+
+
+def both_ways(body: Callable[[], Any], **options: Any) -> list[Task[..., Any]]:
+    """The same handler as a coroutine function and as a plain function."""
+
+    async def on_the_loop() -> Any:
+        return body()
+
+    def in_a_thread() -> Any:
+        return body()
+
+    return [Task(on_the_loop, app, name="a", **options), Task(in_a_thread, app, name="t", **options)]
+
+
+def raise_(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+# What a handler returns and raises
+
+
+async def test_what_a_handler_returns_is_success(runner: Runner) -> None:
+    for task in both_ways(lambda: False):
+        assert Succeeded() == await outcome_of(runner, task)
+
+
+class Own(BaseException):
+    pass
+
+
+def recurse() -> None:
+    recurse()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (raise_(ValueError("no")), "ValueError"),
+        (raise_(MemoryError()), "MemoryError"),
+        (recurse, "RecursionError"),
+        (raise_(SystemExit(3)), "SystemExit"),
+        (raise_(KeyboardInterrupt()), "KeyboardInterrupt"),
+        (raise_(asyncio.CancelledError()), "asyncio.exceptions.CancelledError"),
+        (raise_(StopIteration()), "RuntimeError"),
+        (raise_(GeneratorExit()), "GeneratorExit"),
+        (raise_(TimeoutError()), "TimeoutError"),
+        (raise_(Own()), f"{Own.__module__}.Own"),
+        (raise_(BaseExceptionGroup("all", [Own(), ValueError()])), "BaseExceptionGroup"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_whatever_a_handler_raises_is_one_failed_attempt(
+    runner: Runner, body: Callable[[], Any], kind: str
+) -> None:
+    for task in both_ways(body):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, Failed)
+        assert kind == outcome.failure.type
+        assert Succeeded() == await outcome_of(runner, both_ways(lambda: None)[1])
+
+
+async def test_a_handler_may_ask(runner: Runner) -> None:
+    for task in both_ways(raise_(Retry("busy", after=timedelta(minutes=1)))):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, RetryAsked)
+        assert (60, "busy") == (outcome.after, outcome.failure.message)
+    for task in both_ways(raise_(Snooze("early", after=2))):
+        assert Snoozed(2, "early") == await outcome_of(runner, task)
+    for task in both_ways(raise_(Reject("never"))):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, Rejected)
+        assert "never" == outcome.failure.message
+
+
+async def test_arguments_come_as_the_signature_says(runner: Runner) -> None:
+    seen: list[object] = []
+
+    @app.task(name="typed")
+    async def typed(span: timedelta, /, count: int = 7, *rest: float, flag: bool = False) -> None:
+        seen.extend([span, count, rest, flag])
+
+    await outcome_of(runner, typed, timedelta(minutes=1))
+    assert [timedelta(minutes=1), 7, (), False] == seen
+
+
+async def test_arguments_that_do_not_fit_are_rejected(runner: Runner) -> None:
+    @app.task(name="strict")
+    async def strict(count: int) -> None:
+        raise AssertionError
+
+    outcome = await outcome_of(runner, strict, 1, args=["many"])
+    assert isinstance(outcome, Rejected)
+    assert failure_of(outcome).message.startswith("strict: count: Input should be a valid integer")
+
+
+async def test_invalid_arguments_of_another_task_are_a_failure(runner: Runner) -> None:
+    @app.task(name="inner")
+    async def inner(count: int) -> None: ...
+
+    @app.task(name="outer")
+    async def outer() -> None:
+        await inner.aenqueue("many")  # type: ignore[arg-type] # the point
+
+    outcome = await outcome_of(runner, outer)
+    assert isinstance(outcome, Failed)
+    assert "InvalidArguments" == outcome.failure.type
+
+
+class Validated(BaseModel):
+    value: int
+
+    @field_validator("value")
+    @classmethod
+    def check(cls, value: int, info: ValidationInfo) -> int:
+        if value:
+            raise KeyError("a bug in a validator")
+        return value
+
+
+async def test_a_validator_may_raise_anything(runner: Runner) -> None:
+    @app.task(name="validated", state=Validated)
+    async def validated(given: Validated) -> None: ...
+
+    given = Validated(value=0)
+    assert Succeeded() == await outcome_of(runner, validated, given)
+    for changes in ({"args": [{"value": 1}]}, {"state": {"value": 1}}):
+        outcome = await outcome_of(runner, validated, given, **changes)
+        assert isinstance(outcome, Failed)
+        assert "KeyError" == outcome.failure.type
+
+
+async def test_a_saved_state_that_does_not_fit_is_rejected(runner: Runner) -> None:
+    @app.task(name="stateful", state=int)
+    async def stateful() -> None: ...
+
+    outcome = await outcome_of(runner, stateful, state="many")
+    assert isinstance(outcome, Rejected)
+    assert "stateful: its saved state doesn't fit: 1 problems" == outcome.failure.message
+
+
+async def test_the_traceback_begins_with_the_handler(runner: Runner) -> None:
+    for task in both_ways(lambda: int("x")):
+        failure = failure_of(await outcome_of(runner, task))
+        assert "qworker/engine" not in failure.traceback
+        assert 'int("x")' in failure.traceback
+        assert failure.where.endswith(" in <lambda>")
+
+
+# What a handler knows
+
+
+async def test_the_context_is_passed_and_is_current(runner: Runner) -> None:
+    seen: list[Context] = []
+
+    @app.task(name="knows", timeout=60, state=int)
+    async def knows(*, ctx: Context = INJECTED, other: Context | None = None) -> None:
+        assert other is not None
+        seen.extend([ctx, other, current()])
+        assert 3 == INJECTED.attempt
+
+    @app.task(name="knows too")
+    def knows_too(*, ctx: Context = INJECTED) -> None:
+        seen.extend([ctx, current()])
+
+    runner.resources = {"pool": 7}
+    before = utc_now()
+    assert Succeeded() == await outcome_of(runner, knows, dequeue_count=4, releases=1, state=5, headers={"a": "b"})
+    ctx = seen[0]
+    assert [ctx] * 3 == seen
+    assert ("j1", "knows", "work", 3, 5) == (ctx.job_id, ctx.task, ctx.queue, ctx.attempt, ctx.state)
+    assert ({"a": "b"}, {"pool": 7}, False) == (ctx.headers, ctx.resources, ctx.lease_lost)
+    assert ctx.deadline is not None
+    assert timedelta(seconds=60) <= ctx.deadline - before < timedelta(seconds=70)
+    assert ctx.enqueued_at is not None
+    assert "<Context of knows j1, attempt 3>" == repr(ctx)
+    seen.clear()
+    assert Succeeded() == await outcome_of(runner, knows_too)
+    assert seen[0] is seen[1]
+    assert seen[0].deadline is None
+    with pytest.raises(NoContext):
+        current()
+
+
+async def test_the_context_says_when_the_lease_is_lost(runner: Runner) -> None:
+    seen: list[bool] = []
+
+    @app.task(name="watches")
+    async def watches(*, ctx: Context = INJECTED) -> None:
+        seen.append(ctx.lease_lost)
+        attempt.lease.deadline = 0
+        seen.append(ctx.lease_lost)
+
+    attempt = attempt_of(watches)
+    await runner.prepare(attempt, save_nothing).outcome()
+    assert [False, True] == seen
+
+
+async def test_log_lines_of_a_handler_can_be_told_apart(runner: Runner) -> None:
+    seen: list[dict[str, Any]] = []
+    for task in both_ways(lambda: seen.append(dict(get_contextvars()))):
+        await outcome_of(runner, task)
+    names = [{"job": "j1", "task": name, "attempt": 1, "queue": "work"} for name in ("a", "t")]
+    assert names == seen
+    assert {} == get_contextvars()
+
+
+async def test_checkpoints_from_the_loop_and_from_threads(runner: Runner) -> None:
+    saved: list[object] = []
+
+    async def save(state: object) -> None:
+        await asyncio.sleep(0)
+        saved.append((state, threading.current_thread() is threading.main_thread()))
+
+    @app.task(name="on loop")
+    async def on_loop(*, ctx: Context = INJECTED) -> None:
+        await ctx.acheckpoint(1)
+        assert 1 == ctx.state
+
+    @app.task(name="in thread")
+    def in_thread(*, ctx: Context = INJECTED) -> None:
+        ctx.checkpoint(2)
+        assert 2 == ctx.state
+        asyncio.run(ctx.acheckpoint(3))
+        assert 3 == ctx.state
+
+    for task in (on_loop, in_thread):
+        assert Succeeded() == await runner.prepare(attempt_of(task), save).outcome()
+    assert [(1, True), (2, True), (3, True)] == saved
+
+
+# Middleware
+
+
+async def test_middleware_wraps_in_order(runner: Runner) -> None:
+    seen: list[str] = []
+
+    def named(name: str) -> Callable[[Context, CallNext], Any]:
+        async def middleware(ctx: Context, call_next: Callable[[], Awaitable[Any]]) -> Any:
+            assert ctx is current()
+            seen.append(f"{name} before {ctx.task}")
+            result = await call_next()
+            seen.append(f"{name} after {result}")
+            return result
+
+        return middleware
+
+    runner = Runner({}, concurrency=1, middleware=(named("one"), named("two")))
+    for task in both_ways(lambda: "done", middleware=[named("own")]):
+        seen.clear()
+        assert Succeeded() == await outcome_of(runner, task)
+        assert [f"{name} before {task.name}" for name in ("one", "two", "own")] == seen[:3]
+        assert [f"{name} after done" for name in ("own", "two", "one")] == seen[3:]
+    runner.close()
+
+
+async def test_a_middleware_may_refuse_swallow_and_time_out(runner: Runner) -> None:
+    async def refuse(ctx: Context, call_next: CallNext) -> None:
+        raise Reject("not today")
+
+    async def swallow(ctx: Context, call_next: CallNext) -> None:
+        try:
+            await call_next()
+        except ValueError:
+            return
+
+    async def limit(ctx: Context, call_next: CallNext) -> None:
+        async with asyncio.timeout(0.02):
+            await call_next()
+
+    for task in both_ways(raise_(AssertionError()), middleware=[refuse]):
+        assert "not today" == failure_of(await outcome_of(runner, task)).message
+    for task in both_ways(raise_(ValueError()), middleware=[swallow]):
+        assert Succeeded() == await outcome_of(runner, task)
+    [_, in_a_thread] = both_ways(spin, middleware=[limit])
+    assert "TimeoutError" == failure_of(await outcome_of(runner, in_a_thread)).type
+    assert Succeeded() == await outcome_of(runner, both_ways(lambda: None)[1])
+
+
+# Stopping
+
+
+def spin() -> None:
+    while True:
+        time.sleep(0.001)
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_timeout_ends_an_attempt(runner: Runner) -> None:
+    for task in (Task(forever, app, name="a", timeout=0.02), Task(spin, app, name="t", timeout=0.02)):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, Failed)
+        assert "TimedOut" == outcome.failure.type
+        assert "it took longer than its timeout of 0.02 s" == outcome.failure.message
+
+
+async def test_no_timeout_hits_the_next_job_of_the_thread(runner: Runner) -> None:
+    def brief() -> None:
+        time.sleep(0.001)
+
+    task = Task(brief, app, name="brief", timeout=0.001)
+    outcomes = [await outcome_of(runner, task) for _ in range(100)]
+    assert {Failed, Succeeded} >= {type(outcome) for outcome in outcomes}
+    assert Succeeded() == await outcome_of(runner, Task(brief, app, name="brief", timeout=5))
+
+
+async def test_a_handler_that_succeeds_all_the_same_has_succeeded(runner: Runner) -> None:
+    begun = asyncio.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    run, running = begin(runner, Task(stubborn, app, name="stubborn"))
+    await begun.wait()
+    run.stop(STOP)
+    assert Succeeded() == await running
+    assert 0 == running.cancelling()
+
+
+async def test_a_handler_that_fails_when_stopped_was_stopped(runner: Runner) -> None:
+    begun = asyncio.Event()
+
+    async def clumsy() -> None:
+        begun.set()
+        try:
+            await forever()
+        finally:
+            raise ValueError
+
+    run, running = begin(runner, Task(clumsy, app, name="clumsy"))
+    await begun.wait()
+    run.stop(STOP)
+    run.stop(Lost())
+    assert STOP == await running
+    assert 0 == running.cancelling()
+    run.stop(Lost())
+
+
+async def test_the_settling_is_not_cancelled_with_the_handler(runner: Runner) -> None:
+    """A handler that swallowed its cancellation leaves none behind for what follows in the same asyncio task."""
+    begun = asyncio.Event()
+
+    async def stubborn() -> None:
+        begun.set()
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            return
+
+    async def run_and_settle() -> int:
+        await run.outcome()
+        async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+            settling = group.create_task(asyncio.sleep(0.01, 7))
+        return settling.result()
+
+    run = runner.prepare(attempt_of(Task(stubborn, app, name="stubborn")), save_nothing)
+    running = asyncio.create_task(run_and_settle())
+    await begun.wait()
+    run.stop(STOP)
+    assert 7 == await running
+
+
+async def test_a_handler_that_will_not_stop_is_told_again(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "NUDGE_EVERY", 0.01)
+    tellings = 0
+    begun = asyncio.Event()
+
+    async def stubborn() -> None:
+        nonlocal tellings
+        while tellings < 3:
+            try:
+                begun.set()
+                await forever()
+            except asyncio.CancelledError:
+                tellings += 1
+        raise asyncio.CancelledError
+
+    stuck: list[int] = []
+    run, running = begin(runner, Task(stubborn, app, name="stubborn"))
+    run.on_stuck = lambda: stuck.append(tellings)
+    await begun.wait()
+    run.stop(STOP)
+    assert STOP == await running
+    assert [1, 2] == stuck
+
+
+async def test_a_thread_that_will_not_stop_is_told_again(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "NUDGE_EVERY", 0.05)
+    begun, refused = threading.Event(), threading.Event()
+
+    def stubborn() -> None:
+        try:
+            begun.set()
+            spin()
+        except Interrupt:
+            refused.set()
+            spin()
+
+    run, running = begin(runner, Task(stubborn, app, name="stubborn"))
+    await asyncio.to_thread(begun.wait)
+    run.stop(STOP)
+    assert STOP == await running
+    assert refused.is_set()
+
+
+async def test_a_thread_can_be_stopped_while_the_loop_is_blocked(runner: Runner) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        begun.set()
+        try:
+            spin()
+        finally:
+            ended.set()
+
+    run, running = begin(runner, Task(busy, app, name="busy"))
+    await asyncio.to_thread(begun.wait)
+    stopper = threading.Thread(target=run.stop_from_thread, args=(Lost(),))
+    stopper.start()
+    assert ended.wait(5), "the loop is blocked by this wait"
+    stopper.join()
+    assert Lost() == await running
+
+
+async def test_a_coroutine_can_be_stopped_from_a_thread(runner: Runner) -> None:
+    run, running = begin(runner, Task(forever, app, name="a"))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(run.stop_from_thread, Lost())
+    assert Lost() == await running
+
+
+def test_stopping_from_a_thread_after_the_loop_is_closed_does_nothing() -> None:
+    async def make() -> Run:
+        runner = Runner({}, concurrency=1)
+        runner.close()
+        return runner.prepare(attempt_of(Task(forever, app, name="a")), save_nothing)
+
+    asyncio.run(make()).stop_from_thread(Lost())
+
+
+async def test_a_thread_that_has_not_begun_is_not_begun(runner: Runner) -> None:
+    begun = threading.Event()
+    first, first_running = begin(runner, Task(spin, app, name="first"))
+    second, second_running = begin(runner, Task(begun.set, app, name="second"))
+    await asyncio.sleep(0.01)
+    second.stop(STOP)
+    first.stop(STOP)
+    assert [STOP, STOP] == list(await asyncio.gather(first_running, second_running))
+    assert not begun.is_set()
+
+
+async def test_a_stop_during_a_middleware_reaches_a_thread_that_comes_after(runner: Runner) -> None:
+    begun, called = asyncio.Event(), threading.Event()
+
+    async def swallow(ctx: Context, call_next: CallNext) -> None:
+        begun.set()
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            await call_next()
+
+    run, running = begin(runner, Task(called.set, app, name="t", middleware=[swallow]))
+    await begun.wait()
+    run.stop(STOP)
+    assert STOP == await running
+    assert not called.is_set()
+
+
+async def test_being_cancelled_is_being_released(runner: Runner) -> None:
+    _, running = begin(runner, Task(forever, app, name="a"))
+    await asyncio.sleep(0)
+    running.cancel()
+    assert Released("its worker was cancelled") == await running
+
+
+async def test_says_which_asyncio_task_is_the_handlers(runner: Runner) -> None:
+    run, running = begin(runner, Task(forever, app, name="a"))
+    await asyncio.sleep(0)
+    assert run.runs_in(running)
+    assert not run.runs_in(asyncio.current_task())
+    assert not run.runs_in(None)
+    run.stop(STOP)
+    await running
+
+
+# What is not run at all
+
+
+def test_what_is_refused() -> None:
+    @app.task(name="tried", max_attempts=2)
+    async def tried() -> None: ...
+
+    runner = Runner({"tried": tried, "other": tried}, concurrency=1)
+    assert runner.refuse(attempt_of(tried)) is None
+    assert runner.refuse(attempt_of(tried, dequeue_count=2)) is None
+    assert runner.refuse(attempt_of(tried, dequeue_count=5, releases=3)) is None
+    assert Expired() == runner.refuse(attempt_of(tried, expires_at=utc_now()))
+    assert runner.refuse(attempt_of(tried, expires_at=utc_now() + timedelta(seconds=60))) is None
+
+    too_often = runner.refuse(attempt_of(tried, dequeue_count=3))
+    assert too_often is not None
+    assert "WorkerLost: it was started 2 times" == str(failure_of(too_often))[:34]
+
+    unknown = attempt_of(tried)
+    unknown.job, unknown.task = replace(unknown.job, task="no.such"), None
+    outcome = runner.refuse(unknown)
+    assert outcome is not None
+    assert "unknown task 'no.such'; registered: other, tried" == failure_of(outcome).message
+
+    late = attempt_of(tried, expires_at=utc_now())
+    late.lease.deadline = 0
+    assert Lost() == runner.refuse(late)
+    runner.close()
