@@ -9,7 +9,8 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
 COVERAGE_MIN ?= 95
-PYTEST_ARGS ?=
+# Many tests wait for real time to pass: more processes than cores.
+PYTEST_ARGS ?= --numprocesses 3 --dist loadgroup
 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -109,7 +109,8 @@ def taking(hint: Any) -> Callable[..., None]:
         (str, "\x00\x01\r\n\ufffe😀"),
         (Any, {"a": [1, None, True, 1.5, "x"]}),
     ],
-    ids=str,
+    # Not the values: a set has another order, and a new id is another one, in each of several test processes.
+    ids=lambda given: str(given) if isinstance(given, type) else "",
 )
 def test_round_trip(hint: Any, value: Any) -> None:
     assert ((value,), {}) == over_the_wire(taking(hint), value)
