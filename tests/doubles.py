@@ -1,5 +1,6 @@
 """A queue and a broker that do what a test tells them, and remember what they were asked."""
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -92,3 +93,10 @@ class ScriptedBroker(Broker):
 
 def message(body: str = '{"task":"t"}', *, number: int = 1, dequeue_count: int = 1) -> Message:
     return Message(f"m{number}", "r1", dequeue_count, body, datetime.now(UTC), None)
+
+
+async def until(fact: Callable[[], object]) -> None:
+    """Wait for a fact that nothing else tells of, such as one of another thread."""
+    async with asyncio.timeout(10):
+        while not fact():  # noqa: ASYNC110 — see above
+            await asyncio.sleep(0.001)

@@ -44,7 +44,7 @@ class Pace:
 
 
 Deliver = Callable[[Queue, list[Message], float], None]
-"""Takes a queue's answer, empty or not, and the monotonic time from before it was asked."""
+"""Takes a queue's messages, or none if it is empty, and the monotonic time from before it was asked."""
 
 
 class _Poll:
@@ -125,17 +125,20 @@ class Fetcher:
 
     async def _get(self, poll: _Poll, limit: int) -> None:
         began = time.monotonic()
+        messages: list[Message] | None = None
         try:
             messages = await poll.queue.get(limit, visibility=self._pace.lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the worker goes on
             self._failed(poll, error)
         else:
             self._succeeded(poll, len(messages), limit)
-            self._deliver(poll.queue, messages, began)
         finally:
             poll.under_way -= 1
             self._room.unreserve(limit)
             self._answered.set()
+        # One empty answer of several says nothing: another may be on its way with all there was.
+        if messages or (messages is not None and not poll.under_way):
+            self._deliver(poll.queue, messages, began)
 
     def _succeeded(self, poll: _Poll, count: int, limit: int) -> None:
         now = time.monotonic()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from doubles import ScriptedQueue, message
+from doubles import ScriptedQueue, message, until
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.watch import LoopWatch
@@ -250,12 +250,6 @@ async def keeper() -> AsyncIterator[LeaseKeeper]:
     keeper.start()
     yield keeper
     keeper.stop()
-
-
-async def until(fact: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 — it becomes true in another thread
-            await asyncio.sleep(0.005)
 
 
 async def test_renews_every_third_while_the_main_loop_is_blocked(keeper: LeaseKeeper, queue: ScriptedQueue) -> None:
