@@ -86,6 +86,7 @@ class Worker:
         self._emptied: dict[str, float] = {}
         self._last_active = time.monotonic()
         self._started = 0
+        self._fetching: asyncio.Task[None] | None = None
         self._tally: Counter[type[Event]] = Counter()
         self._stop_reason: str | None = None
         self._stopping = asyncio.Event()
@@ -105,6 +106,7 @@ class Worker:
         if self._stop_reason is None:
             self._stop_reason = reason
             self._stopping.set()
+            self._take_no_more()
         else:
             self._hurry.set()
 
@@ -201,6 +203,11 @@ class Worker:
         self._slots.ended()
         self._start_waiting()
 
+    def _take_no_more(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+        self._release_waiting()
+
     def _release_waiting(self) -> None:
         while self._inbox:
             self._slots.waiting -= 1
@@ -234,8 +241,7 @@ class Worker:
                 grace=grace,
             ),
         )
-        self._fetching.cancel()
-        self._release_waiting()
+        self._take_no_more()
         await self._drain(grace)
         self._keeper.stop()
         self._runner.close()
@@ -259,7 +265,7 @@ class Worker:
             waiting.cancel()
 
     async def _all_done(self) -> None:
-        while pending := {task for task in (*self._in_hand, self._fetching) if not task.done()}:
+        while pending := {task for task in (*self._in_hand, self._fetching) if task and not task.done()}:
             await asyncio.wait(pending)
 
     def _emit(self, event: Event) -> None:
