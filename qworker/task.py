@@ -2,13 +2,13 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
 from qworker.context import Context
@@ -241,10 +241,12 @@ def encode_state(task: Task[..., Any], state: Any) -> Any:
     """Return a checkpoint's state as a JSON value. Raises InvalidArguments."""
     adapter = task.options.state or _ANY
     try:
-        return adapter.dump_python(adapter.validate_python(state), mode="json")
-    except (ValidationError, PydanticSerializationError, UnicodeEncodeError) as error:
+        value = adapter.dump_python(adapter.validate_python(state), mode="json")
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # fails for NaN, and for a lone surrogate
+    except ValueError as error:  # pydantic's own are of this kind too
         reason = str(error).splitlines()[0]
         raise InvalidArguments(task.name, f"a state that can't be saved as JSON: {reason}") from None
+    return value
 
 
 def decode_state(task: Task[..., Any], state: Any) -> Any:
@@ -258,7 +260,7 @@ def decode_state(task: Task[..., Any], state: Any) -> Any:
         raise InvalidArguments(task.name, problem) from None
 
 
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+_ANY: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))  # not None for NaN
 
 
 def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:

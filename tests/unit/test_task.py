@@ -1,0 +1,200 @@
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Task
+from qworker.errors import InvalidQueueName
+from qworker.task import Call, Sending, decode_state, encode_state, poison_queue_of
+
+
+class Outbox:
+    """Takes what would be sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[list[Job], Sending]] = []
+
+    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
+        self.sent.append((list(jobs), sending))
+
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
+        self.sent.append((list(jobs), sending))
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox()
+
+
+def thumbnail(path: str, width: int = 320, *, ctx: Context = INJECTED) -> str:
+    """Make a small picture."""
+    return f"{path} at {width}"
+
+
+@pytest.fixture
+def task(outbox: Outbox) -> Task[..., str]:
+    return Task(thumbnail, outbox, name="thumbnail", queue="pictures")
+
+
+def test_is_still_the_function(task: Task[..., str]) -> None:
+    assert "a.png at 7" == task("a.png", width=7)
+    assert ("thumbnail", "Make a small picture.") == (vars(task)["__name__"], task.__doc__)
+    assert thumbnail is task.function
+    assert "<Task thumbnail(path: str, width: int = 320)>" == repr(task)
+
+
+def test_enqueue_sends_one_job(task: Task[..., str], outbox: Outbox) -> None:
+    before = datetime.now(UTC)
+    job = task.enqueue("a.png", width=7)
+    assert [([job], Sending("pictures"))] == outbox.sent
+    assert ("thumbnail", ["a.png"], {"width": 7}) == (job.task, job.args, job.kwargs)
+    assert job.enqueued_at is not None
+    assert before <= job.enqueued_at <= datetime.now(UTC)
+    assert (None, 0, None, {}) == (job.expires_at, job.releases, job.state, job.headers)
+
+
+async def test_aenqueue_is_its_twin(task: Task[..., str], outbox: Outbox) -> None:
+    job = await task.aenqueue("a.png")
+    assert [([job], Sending("pictures"))] == outbox.sent
+
+
+def test_each_job_has_an_id_of_its_own(task: Task[..., str]) -> None:
+    assert task.enqueue("a").id != task.enqueue("a").id
+
+
+async def test_many_calls_of_both_kinds(task: Task[..., str], outbox: Outbox) -> None:
+    calls: list[Call] = [("a.png",), {"path": "b.png", "width": 9}, ["c.png", 3]]
+    jobs = task.enqueue_many(calls)
+    assert [["a.png"], [], ["c.png", 3]] == [job.args for job in jobs]
+    assert {"path": "b.png", "width": 9} == jobs[1].kwargs
+    assert [(jobs, Sending("pictures"))] == outbox.sent
+    again = await task.aenqueue_many(iter(calls))
+    assert [job.args for job in jobs] == [job.args for job in again]
+    assert [] == task.enqueue_many([])
+
+
+async def test_nothing_is_sent_if_any_call_is_wrong(task: Task[..., str], outbox: Outbox) -> None:
+    with pytest.raises(InvalidArguments, match="thumbnail: call number 1: width: Input should be a valid integer"):
+        task.enqueue_many([("a",), ("b", "wide"), ("c",)])
+    with pytest.raises(InvalidArguments, match=r"thumbnail: call number 0: a call is a tuple .*, not a str"):
+        await task.aenqueue_many(["a.png"])
+    with pytest.raises(InvalidArguments, match="not a int"):
+        task.enqueue_many([3])  # type: ignore[list-item] # the point
+    with pytest.raises(InvalidArguments):
+        task.enqueue()
+    with pytest.raises(InvalidArguments):
+        await task.aenqueue("a", "wide")
+    assert [] == outbox.sent
+
+
+def test_using_changes_where_and_when(task: Task[..., str], outbox: Outbox) -> None:
+    producer = task.using(delay=timedelta(minutes=5), queue="slow", ttl=600, headers={"trace": "7"})
+    job = producer.enqueue("a.png")
+    [(_, sending)] = outbox.sent
+    assert Sending("slow", 300, 600, {"trace": "7"}) == sending
+    assert {"trace": "7"} == job.headers
+    assert job.enqueued_at is not None
+    assert job.enqueued_at + timedelta(seconds=600) == job.expires_at
+    task.enqueue("a.png")
+    assert Sending("pictures") == outbox.sent[-1][1]
+
+
+async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> None:
+    producer = task.using(delay=1.5, ttl=60).using(queue="slow")
+    jobs = [
+        producer.enqueue("a"),
+        await producer.aenqueue("a"),
+        *producer.enqueue_many([("a",)]),
+        *await producer.aenqueue_many([("a",)]),
+    ]
+    assert 4 == len(jobs)
+    assert [Sending("slow", 2, 60)] * 4 == [sending for _, sending in outbox.sent]
+    assert Sending("slow", 5, 60) == producer.using(delay=5)._sending
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"delay": timedelta(days=8)}, "a delay of 691200 s is over the service's 7 days"),
+        ({"delay": 60, "ttl": 60}, "a ttl of 60 s must be more than the delay of 60 s"),
+        ({"ttl": 0}, "a ttl of 0 s must be more than the delay of 0 s"),
+        ({"queue": "No"}, "queue name 'No'"),
+        ({"queue": "x" * 57}, "queue name"),
+    ],
+)
+def test_using_refuses_what_can_not_be(task: Task[..., str], options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        task.using(**options)
+
+
+async def coroutine() -> None: ...
+
+
+def plain() -> None: ...
+
+
+def test_options(outbox: Outbox) -> None:
+    task = Task(plain, outbox, name="t", max_attempts=3, backoff=Backoff(1), timeout=timedelta(minutes=1))
+    assert (3, Backoff(1)) == (task.options.policy.max_attempts, task.options.policy.backoff)
+    assert (60.0, "thread") == (task.options.timeout, task.options.executor)
+    assert "process" == Task(plain, outbox, name="t", executor="process").options.executor
+    assert Task(coroutine, outbox, name="t").options.executor is None
+    assert ("default", 5, None) == (
+        Task(plain, outbox, name="t").queue,
+        Task(plain, outbox, name="t").options.policy.max_attempts,
+        Task(plain, outbox, name="t").options.timeout,
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "problem"),
+    [
+        (plain, {"timeout": 0}, "task t: timeout must be more than 0 seconds, not 0"),
+        (plain, {"timeout": timedelta(0)}, "task t: timeout must be more than 0 seconds"),
+        (plain, {"executor": "fiber"}, "task t: executor must be 'thread' or 'process', not 'fiber'"),
+        (coroutine, {"executor": "thread"}, "task t: it is 'async def' and runs on the event loop"),
+        (plain, {"max_attempts": 0}, "max_attempts must be at least 1"),
+        (plain, {"queue": "No"}, "queue name 'No'"),
+    ],
+)
+def test_options_that_can_not_be(outbox: Outbox, function: Any, options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        Task(function, outbox, name="t", **options)
+
+
+def test_a_queue_leaves_room_for_its_poison_queue(outbox: Outbox) -> None:
+    longest = "q" * 56
+    assert 63 == len(poison_queue_of(Task(plain, outbox, name="t", queue=longest).queue))
+    with pytest.raises(InvalidQueueName):
+        Task(plain, outbox, name="t", queue=longest + "q")
+
+
+class Progress(BaseModel):
+    page: int
+    seen: set[datetime] = set()
+
+
+def test_a_state_is_any_json_value(outbox: Outbox) -> None:
+    task = Task(plain, outbox, name="t")
+    for state in (None, 3, "x", [1, {"a": None}]):
+        assert state == decode_state(task, encode_state(task, state))
+    for wrong in (object(), "\ud800", {"x": print}, float("nan"), [float("inf")]):
+        with pytest.raises(InvalidArguments, match="t: a state that can't be saved as JSON") as caught:
+            encode_state(task, wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_state_is_what_its_task_says(outbox: Outbox) -> None:
+    task = Task(plain, outbox, name="t", state=Progress)
+    moment = datetime(2027, 1, 1, tzinfo=UTC)
+    state = Progress(page=3, seen={moment})
+    assert {"page": 3, "seen": ["2027-01-01T00:00:00Z"]} == encode_state(task, state)
+    assert state == decode_state(task, encode_state(task, state))
+    assert decode_state(task, None) is None
+    with pytest.raises(InvalidArguments, match="a state that can't be saved"):
+        encode_state(task, {"page": "s3cret"})
+    with pytest.raises(InvalidArguments, match="t: its saved state doesn't fit: 1 problems") as caught:
+        decode_state(task, {"page": "s3cret"})
+    assert "s3cret" not in str(caught.value)
