@@ -35,10 +35,12 @@ class Portal:
             if loop is None or thread is None or self._pid != os.getpid():
                 return
             atexit.unregister(self.close)
-            asyncio.run_coroutine_threadsafe(self._closed(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            try:
+                asyncio.run_coroutine_threadsafe(self._closed(), loop).result()
+            finally:
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join()
+                loop.close()
 
     async def _closed(self) -> None:
         await self._on_close()
