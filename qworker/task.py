@@ -171,7 +171,7 @@ class Producer(Generic[P]):
             queue=self._sending.queue if queue is None else check_task_queue(queue),
             delay=self._sending.delay if delay is None else _delay(delay),
             ttl=self._sending.ttl if ttl is None else whole_seconds(ttl),
-            headers=self._sending.headers if headers is None else dict(headers),
+            headers=self._sending.headers if headers is None else _headers(headers),
         )
         if changed.ttl is not None and changed.ttl <= changed.delay:
             raise ConfigurationError(f"a ttl of {changed.ttl} s must be more than the delay of {changed.delay} s")
@@ -278,6 +278,12 @@ def _delay(delay: Delay) -> int:
     if seconds_of(delay) > MAX_VISIBILITY:
         raise ConfigurationError(f"a delay of {seconds_of(delay):g} s is over the service's 7 days")
     return whole_seconds(delay)
+
+
+def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if not all(isinstance(text, str) for pair in headers.items() for text in pair):
+        raise ConfigurationError("headers must be texts, names and values")
+    return dict(headers)
 
 
 def _timeout(task: str, timeout: Delay | None) -> float | None:

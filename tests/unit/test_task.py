@@ -122,6 +122,8 @@ async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> 
         ({"ttl": 0}, "a ttl of 0 s must be more than the delay of 0 s"),
         ({"queue": "No"}, "queue name 'No'"),
         ({"queue": "x" * 57}, "queue name"),
+        ({"headers": {"trace": 7}}, "headers must be texts, names and values"),
+        ({"headers": {7: "trace"}}, "headers must be texts, names and values"),
     ],
 )
 def test_using_refuses_what_can_not_be(task: Task[..., str], options: dict[str, Any], problem: str) -> None:
