@@ -1,0 +1,213 @@
+import asyncio
+
+import pytest
+
+from doubles import ScriptedBroker, ScriptedQueue
+from qworker import enqueue as enqueue_module
+from qworker.brokers.base import MAX_BODY_BYTES
+from qworker.enqueue import Enqueuer
+from qworker.envelope import decode, encode
+from qworker.errors import (
+    AccessDenied,
+    AnswerLost,
+    BrokerBusy,
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    EnqueueUncertain,
+    InvalidArguments,
+    MessageTooLarge,
+    PartlyEnqueued,
+    QueueNotFound,
+)
+from qworker.job import Job
+from qworker.task import Sending
+
+JOB = Job("j1", "mail.send", ["a@b.c"])
+SENDING = Sending("mail", delay=5, ttl=60)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enqueue_module, "_PAUSES", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def broker() -> ScriptedBroker:
+    return ScriptedBroker()
+
+
+@pytest.fixture
+def queue(broker: ScriptedBroker) -> ScriptedQueue:
+    return broker.queue("mail")
+
+
+@pytest.fixture
+def enqueuer(broker: ScriptedBroker) -> Enqueuer:
+    return Enqueuer(broker, "text")
+
+
+async def put(enqueuer: Enqueuer, *jobs: Job) -> None:
+    await enqueuer.put(jobs, enqueuer.bodies(jobs), SENDING)
+
+
+def many(count: int) -> list[Job]:
+    return [Job(f"j{number}", "mail.send", [number]) for number in range(count)]
+
+
+# One
+
+
+async def test_puts_the_envelope(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    await put(enqueuer, JOB)
+    assert [("put", encode(JOB), 5, 60)] == queue.calls
+
+
+async def test_nothing_is_nothing(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    await put(enqueuer)
+    assert [] == queue.calls
+
+
+def test_bodies_can_be_base64(broker: ScriptedBroker) -> None:
+    [body] = Enqueuer(broker, "base64").bodies([JOB])
+    assert encode(JOB, "base64") == body
+
+
+def test_a_body_of_exactly_64_kib_is_taken(enqueuer: Enqueuer) -> None:
+    room = MAX_BODY_BYTES - len(encode(Job("j1", "mail.send", [""])))
+    assert MAX_BODY_BYTES == len(enqueuer.bodies([Job("j1", "mail.send", ["x" * room])])[0])
+    with pytest.raises(MessageTooLarge) as caught:
+        enqueuer.bodies([Job("j1", "mail.send", ["x" * (room + 1)])])
+    assert (65_537, 65_536) == (caught.value.size, caught.value.limit)
+
+
+def test_headers_that_are_no_text_are_refused(enqueuer: Enqueuer) -> None:
+    with pytest.raises(InvalidArguments, match="can't be sent as JSON"):
+        enqueuer.bodies([Job("j1", "mail.send", headers={"name": "\ud800"})])
+
+
+async def test_a_missing_queue_is_created(enqueuer: Enqueuer, broker: ScriptedBroker, queue: ScriptedQueue) -> None:
+    queue.will("put", QueueNotFound("mail"))
+    await put(enqueuer, JOB)
+    assert ["mail"] == broker.created
+    assert 2 == len(queue.calls)
+
+
+async def test_a_producer_may_have_no_right_to_create_a_queue(
+    enqueuer: Enqueuer, broker: ScriptedBroker, queue: ScriptedQueue
+) -> None:
+    queue.will("put", QueueNotFound("mail"))
+    broker.create_answers.append(AccessDenied("403"))
+    with pytest.raises(QueueNotFound):
+        await put(enqueuer, JOB)
+
+
+@pytest.mark.parametrize("refusal", [BrokerBusy("503"), BrokerUnavailable("down")])
+async def test_what_was_not_done_is_tried_again(enqueuer: Enqueuer, queue: ScriptedQueue, refusal: BrokerError) -> None:
+    queue.will("put", refusal, refusal, refusal)
+    await put(enqueuer, JOB)
+    assert 4 == len(queue.calls)
+    queue.will("put", *[refusal] * 4)
+    with pytest.raises(type(refusal)):
+        await put(enqueuer, JOB)
+
+
+async def test_retry_after_is_waited_for(
+    enqueuer: Enqueuer, queue: ScriptedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    queue.will("put", BrokerBusy("503", retry_after=7), BrokerBusy("503", retry_after=700), BrokerBusy("503"))
+    await put(enqueuer, JOB)
+    assert [7, 10, 0] == waits
+
+
+async def test_a_lost_answer_is_tried_again(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    queue.will("put", AnswerLost("?"))
+    await put(enqueuer, JOB)
+    assert [encode(JOB)] * 2 == [body for body, *_ in queue.called("put")]
+
+
+@pytest.mark.parametrize("last", [AnswerLost("?"), BrokerBusy("503"), BrokerUnavailable("down")])
+async def test_uncertainty_is_told_with_the_job_id(enqueuer: Enqueuer, queue: ScriptedQueue, last: BrokerError) -> None:
+    queue.will("put", AnswerLost("?"), last, last, last)
+    with pytest.raises(EnqueueUncertain, match="job j1 may or may not be queued") as caught:
+        await put(enqueuer, JOB)
+    assert ("j1", "mail.send") == (caught.value.job_id, caught.value.task)
+
+
+async def test_a_refusal_for_good_is_raised(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    queue.will("put", BrokerRefused("400"))
+    with pytest.raises(BrokerRefused):
+        await put(enqueuer, JOB)
+    assert 1 == len(queue.calls)
+
+
+# Many
+
+
+async def test_many_are_all_put(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    jobs = many(200)
+    await put(enqueuer, *jobs)
+    ids = [decode(body, message_id="").id for body, *_ in queue.called("put")]
+    assert sorted(job.id for job in jobs) == sorted(ids)
+
+
+async def test_many_create_a_missing_queue_once(
+    enqueuer: Enqueuer, broker: ScriptedBroker, queue: ScriptedQueue
+) -> None:
+    queue.will("put", QueueNotFound("mail"))
+    await put(enqueuer, *many(100))
+    assert ["mail"] == broker.created
+    assert 101 == len(queue.calls)
+
+
+async def test_many_are_put_side_by_side_within_limits(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    running = most = 0
+
+    async def slow() -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return "m1"
+
+    queue.will("put", *[slow] * 300)
+    await put(enqueuer, *many(300))
+    assert 64 == most
+
+
+async def test_if_the_first_of_many_fails_no_other_is_tried(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    queue.will("put", *[BrokerUnavailable("down")] * 4)
+    with pytest.raises(BrokerUnavailable):
+        await put(enqueuer, *many(100))
+    assert 4 == len(queue.calls)
+
+
+async def test_partly_enqueued_tells_which(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    jobs = many(3)
+    queue.will("put", "m1", "m2", BrokerRefused("400"))
+    with pytest.raises(PartlyEnqueued) as caught:
+        await put(enqueuer, *jobs)
+    error = caught.value
+    assert (["j0", "j1"], [], ["j2"]) == (error.accepted, error.uncertain, error.refused)
+    assert isinstance(error.__cause__, BrokerRefused)
+    assert "2 of 3 jobs are queued, 0 may be, 1 are not: 400" == str(error)
+
+
+async def test_partly_enqueued_stops_soon_and_forgets_none(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    jobs = many(1000)
+    queue.will("put", *["m"] * 100, *[AnswerLost("?")] * 500)
+    with pytest.raises(PartlyEnqueued) as caught:
+        await put(enqueuer, *jobs)
+    error = caught.value
+    assert error.uncertain
+    assert error.refused
+    assert sorted(job.id for job in jobs) == sorted([*error.accepted, *error.uncertain, *error.refused])
+    put_ids = {decode(body, message_id="").id for body, *_ in queue.called("put")}
+    assert not put_ids & set(error.refused)
