@@ -71,7 +71,7 @@ def _checked_queues(queues: dict[str, int]) -> dict[str, int]:
     return queues
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
 WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
 Queues = Annotated[dict[str, int], NoDecode, BeforeValidator(_queues), AfterValidator(_checked_queues)]
 
