@@ -71,11 +71,12 @@ class ThreadCall:
 
     def _end(self) -> None:
         with self._lock:
-            if self._ident is not None:
-                _raise_in_thread(self._ident, None)
-                self._ident = None
+            self._ident = None
+            # Python raises what is on its way where a loop turns: here, and not in the thread's next job. (To call it
+            # back with SetAsyncExc(NULL) leaves CPython 3.11 checking for it for ever, and hanging under a tracer.)
+            for _ in range(3):
+                pass
 
 
-def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    target = None if exception is None else ctypes.py_object(exception)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), target)
+def _raise_in_thread(ident: int, exception: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(exception))
