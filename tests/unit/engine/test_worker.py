@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -430,11 +431,14 @@ async def test_a_handler_that_will_not_end_is_reported_and_left(
     app: App, broker: SqliteBroker, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "_LAST_MOMENTS", 0.05)
-    go = threading.Event()
+    go = asyncio.Event()
 
     @app.task(name="stuck")
-    def stuck() -> None:
-        go.wait()  # in C: an interrupt is only seen after it
+    async def stuck() -> None:
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+        raise asyncio.CancelledError
 
     await stuck.aenqueue()
     async with app.worker(listeners=[recorder], grace=0.01):
