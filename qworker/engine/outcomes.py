@@ -1,6 +1,5 @@
 """From what a handler raised to its outcome."""
 
-from qworker.errors import InvalidArguments
 from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
 
 
@@ -15,8 +14,3 @@ def outcome_of(error: BaseException) -> Outcome:
             return Rejected(Failure.of(error))
         case _:
             return Failed(Failure.of(error))
-
-
-def invalid(error: InvalidArguments) -> Outcome:
-    """Return the outcome of a job whose arguments don't fit its task."""
-    return Rejected(Failure.of(error))

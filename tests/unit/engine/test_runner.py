@@ -1,16 +1,20 @@
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationInfo, field_validator
 from structlog.contextvars import get_contextvars
 
-from doubles import ScriptedQueue, message
+import in_child
+from doubles import ScriptedQueue, message, until
 from qworker import INJECTED, App, Context, Reject, Retry, Snooze, current
 from qworker.context import NoContext
 from qworker.engine import runner as runner_module
@@ -558,6 +562,42 @@ async def test_says_which_asyncio_task_is_the_handlers(runner: Runner) -> None:
     assert not run.runs_in(None)
     run.stop(STOP)
     await running
+
+
+# In child processes
+
+
+async def test_a_child_process_has_the_same_outcomes(runner: Runner) -> None:
+    saved: list[object] = []
+
+    async def save(state: object) -> None:
+        saved.append(state)
+
+    assert Succeeded() == await outcome_of(runner, in_child.add, 1, 2)
+    assert "AssertionError" == failure_of(await outcome_of(runner, in_child.add, 2, 2)).type
+    asked = await outcome_of(runner, in_child.ask, "retry")
+    assert isinstance(asked, RetryAsked)
+    assert 7 == asked.after
+    assert isinstance(await outcome_of(runner, in_child.ask, "reject"), Rejected)
+    assert Succeeded() == await runner.prepare(attempt_of(in_child.count_on, 2), save).outcome()
+    assert [1, 2] == saved
+
+
+@pytest.mark.parametrize(("number", "how"), [(0, "exit code 7"), (signal.SIGKILL, "killed by SIGKILL")])
+async def test_a_child_process_that_dies_is_one_failed_attempt(runner: Runner, number: int, how: str) -> None:
+    outcome = await outcome_of(runner, in_child.die, number)
+    assert isinstance(outcome, Failed)
+    assert ("ChildDied", f"the process of its handler ended: {how}") == (outcome.failure.type, outcome.failure.message)
+
+
+async def test_a_timeout_kills_the_child_process(runner: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    run, running = begin(runner, in_child.hang, str(file))
+    await until(lambda: file.exists() and file.read_text().endswith("\n"))
+    run.stop(STOP)
+    assert STOP == await running
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(file.read_text()), 0)
 
 
 # What is not run at all
