@@ -710,3 +710,9 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(app: App) -> None:
     await counts.aenqueue_many([()] * 50)
     happened = await arun_until_idle(app, concurrency=3)
     assert (50, 3) == (len(happened.of(JobSucceeded)), most)
+
+
+async def test_an_asyncio_task_of_no_job_has_none(app: App) -> None:
+    async with app.worker() as worker:
+        assert worker._pipeline.job_of(asyncio.current_task()) is None
+        assert worker._pipeline.job_of(None) is None
