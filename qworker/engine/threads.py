@@ -29,13 +29,16 @@ class ThreadCall:
     async def run(self, executor: Executor) -> Any:
         """Call the function in one of the executor's threads; raise what it raises.
 
-        Being cancelled ends the wait, and interrupts the function.
+        Being cancelled interrupts the function, and still waits for its end: until then the job is not another's.
+        Being cancelled once more ends the wait too.
         """
         context = contextvars.copy_context()
+        call = asyncio.get_running_loop().run_in_executor(executor, context.run, self._call)
         try:
-            returned, value = await asyncio.get_running_loop().run_in_executor(executor, context.run, self._call)
+            returned, value = await asyncio.shield(call)
         except asyncio.CancelledError:
             self.interrupt()
+            await asyncio.wait([call])
             raise
         if returned:
             return value

@@ -141,3 +141,43 @@ async def test_cancelling_the_wait_interrupts_the_function(executor: ThreadPoolE
             await ThreadCall(busy).run(executor)
     assert await asyncio.to_thread(busy.ended.wait, 5)
     assert busy.cleaned_up
+
+
+async def test_being_cancelled_waits_for_the_end_of_the_function(executor: ThreadPoolExecutor) -> None:
+    first, second = Busy(), Busy()
+
+    def clean_up_slowly() -> None:
+        try:
+            first()
+        finally:
+            second()
+
+    running = asyncio.create_task(ThreadCall(clean_up_slowly).run(executor))
+    await asyncio.to_thread(first.begun.wait)
+    running.cancel()
+    await asyncio.to_thread(second.begun.wait)
+    assert not running.done()
+    second.end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert second.ended.is_set()
+
+
+async def test_being_cancelled_twice_gives_up_the_wait(executor: ThreadPoolExecutor) -> None:
+    first, second = Busy(), Busy()
+
+    def clean_up_for_ever() -> None:
+        try:
+            first()
+        finally:
+            second()
+
+    running = asyncio.create_task(ThreadCall(clean_up_for_ever).run(executor))
+    await asyncio.to_thread(first.begun.wait)
+    running.cancel()
+    await asyncio.to_thread(second.begun.wait)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not second.ended.is_set()
+    second.end.set()
