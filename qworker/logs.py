@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from datetime import datetime
 from typing import Any, Final, assert_never
 
 import structlog
@@ -31,8 +32,8 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
-        _show_traceback_if_asked if pretty else _keep_traceback,
+        _time_of_day if pretty else structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([_show_traceback_if_asked] if pretty else []),
         structlog.processors.format_exc_info,
         _tidy,
     ]
@@ -57,8 +58,10 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    # The SDK logs each request, with headers and query, at INFO and DEBUG: too much, and too near the secrets.
+    # The SDK logs each request, with headers and query, at INFO and DEBUG: too much, and too near the secrets. What its
+    # core says of an answer that it can't read, our own errors say in one line.
     logging.getLogger("azure").setLevel(logging.WARNING)
+    logging.getLogger("azure.core").setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(True)
 
 
@@ -131,56 +134,59 @@ def _worker_line(event: events.WorkerStarted | events.WorkerStopping | events.Wo
     return "info", name, {**fields, "worker": event.worker}
 
 
-def _job_line(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a table of events
-    fields: dict[str, Any] = {
-        "task": event.job.task,
-        "job": event.job.id,
-        "attempt": event.attempt,
-        "queue": event.queue,
-    }
+def _job_line(event: events.JobEvent) -> Line:
+    """Say first what is read first at night: which task, which attempt, what of it; the ids come last."""
+    level, name, fields = _what_happened(event)
+    where = {"queue": event.queue, "job": event.job.id}
+    return level, name, {"task": event.job.task, "attempt": event.attempt} | fields | where
+
+
+def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a table of events
     match event:
         case events.JobStarted():
-            return "debug", "job.started", fields
+            return "debug", "job.started", {}
         case events.JobSucceeded():
-            return "info", "job.succeeded", fields | {"seconds": _rounded(event.seconds)}
+            return "info", "job.succeeded", {"seconds": _rounded(event.seconds)}
         case events.JobRetried():
-            fields |= {"attempt": f"{event.attempt}/{event.max_attempts}", "retry_in": f"{event.after}s"}
-            return "warning", "job.retried", fields | _failure(event.failure)
+            tries = {"attempt": f"{event.attempt}/{event.max_attempts}", "retry_in": f"{event.after}s"}
+            return "warning", "job.retried", tries | _failure(event.failure)
         case events.JobSnoozed():
-            return "info", "job.snoozed", fields | {"back_in": f"{event.after}s", "reason": event.reason}
+            return "info", "job.snoozed", {"back_in": f"{event.after}s", "reason": event.reason}
         case events.JobReleased():
-            return "info", "job.released", fields | {"reason": event.reason}
+            return "info", "job.released", {"reason": event.reason}
         case events.JobExpired():
-            return "warning", "job.expired", fields
+            return "warning", "job.expired", {}
         case events.JobPoisoned():
-            return "error", "job.poisoned", fields | {"moved_to": event.poison_queue} | _failure(event.failure)
+            return "error", "job.poisoned", {"moved_to": event.poison_queue} | _failure(event.failure)
         case events.LeaseLost():
-            return "error", "lease.lost", fields | {"reason": event.reason}
+            return "error", "lease.lost", {"reason": event.reason}
         case events.SettleFailed():
-            return "error", "settle.failed", fields | {"action": event.action, "reason": event.reason}
+            return "error", "settle.failed", {"action": event.action, "reason": event.reason}
         case events.JobStuck():
-            return "error", "job.stuck", fields | {"seconds": _rounded(event.seconds)}
+            return "error", "job.stuck", {"seconds": _rounded(event.seconds)}
         case _:
             assert_never(event)
 
 
 def _failure(failure: Failure) -> dict[str, Any]:
-    return {"error": str(failure), "at": failure.where, "traceback": failure.traceback}
+    where = {"at": failure.where} if failure.where else {}
+    return {"error": str(failure), **where, "traceback": failure.traceback}
 
 
 def _rounded(seconds: float) -> float:
     return round(seconds, 3)
 
 
+def _time_of_day(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    event["timestamp"] = datetime.now().astimezone().isoformat(timespec="milliseconds")[11:23]
+    return event
+
+
 def _show_traceback_if_asked(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
     """On a terminal, a traceback is shown below its line, and only at level debug: the line says what and where."""
     traceback = event.pop("traceback", "")
     if traceback and logging.getLogger().isEnabledFor(logging.DEBUG):
-        event["exception"] = traceback
-    return event
-
-
-def _keep_traceback(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+        event["exception"] = traceback.rstrip()
     return event
 
 

@@ -1,0 +1,259 @@
+import dataclasses
+import json
+import logging
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from qworker import events, logs
+from qworker.job import Job
+from qworker.outcome import Failure
+from qworker.settings import LogFormat, LogLevel
+
+JOB = Job("j1", "mail.send", args=["a secret"])
+WHY = Failure("ValueError", "no", "Traceback (most recent call last):\n  …\nValueError: no\n", "mail.py:3 in send")
+ONE = {"task": "mail.send", "attempt": 2, "queue": "mail", "job": "j1"}
+FAILED = {"error": "ValueError: no", "at": "mail.py:3 in send", "traceback": WHY.traceback}
+COMMON: dict[str, Any] = {"job": JOB, "queue": "mail", "attempt": 2}
+
+LINES = [
+    (events.JobStarted(**COMMON), "debug", "job.started", ONE),
+    (events.JobSucceeded(**COMMON, seconds=0.12345), "info", "job.succeeded", ONE | {"seconds": 0.123}),
+    (
+        events.JobRetried(**COMMON, max_attempts=5, after=10, failure=WHY, seconds=1.0),
+        "warning",
+        "job.retried",
+        ONE | {"attempt": "2/5", "retry_in": "10s"} | FAILED,
+    ),
+    (
+        events.JobSnoozed(**COMMON, after=60, reason="not ready"),
+        "info",
+        "job.snoozed",
+        ONE | {"back_in": "60s", "reason": "not ready"},
+    ),
+    (events.JobReleased(**COMMON, reason="stop"), "info", "job.released", ONE | {"reason": "stop"}),
+    (events.JobExpired(**COMMON), "warning", "job.expired", ONE),
+    (
+        events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=WHY),
+        "error",
+        "job.poisoned",
+        ONE | {"moved_to": "mail-poison"} | FAILED,
+    ),
+    (
+        events.MessagePoisoned(
+            message_id="m1",
+            queue="mail",
+            dequeue_count=1,
+            poison_queue="mail-poison",
+            failure=Failure("InvalidEnvelope", "it is not JSON"),
+        ),
+        "error",
+        "message.poisoned",
+        {
+            "message": "m1",
+            "queue": "mail",
+            "moved_to": "mail-poison",
+            "error": "InvalidEnvelope: it is not JSON",
+            "traceback": "",
+        },
+    ),
+    (events.LeaseLost(**COMMON, reason="gone"), "error", "lease.lost", ONE | {"reason": "gone"}),
+    (
+        events.SettleFailed(**COMMON, action="delete", reason="503"),
+        "error",
+        "settle.failed",
+        ONE | {"action": "delete", "reason": "503"},
+    ),
+    (events.JobStuck(**COMMON, seconds=7.0), "error", "job.stuck", ONE | {"seconds": 7.0}),
+    (
+        events.LoopBlocked(seconds=1.5, job=JOB, where="mail.py:9 in send"),
+        "warning",
+        "loop.blocked",
+        {"task": "mail.send", "job": "j1", "at": "mail.py:9 in send", "seconds": 1.5},
+    ),
+    (
+        events.LoopBlocked(seconds=1.5, job=None, where="x.py:1 in y"),
+        "warning",
+        "loop.blocked",
+        {"at": "x.py:1 in y", "seconds": 1.5},
+    ),
+    (
+        events.PollFailed(queue="mail", reason="503", retry_in=0.25),
+        "error",
+        "poll.failed",
+        {"queue": "mail", "reason": "503", "retry_in": "0.2s"},
+    ),
+    (
+        events.PollRecovered(queue="mail", seconds=61.0),
+        "info",
+        "poll.recovered",
+        {"queue": "mail", "after": "61.0s"},
+    ),
+    (
+        events.WorkerStarted(
+            worker="host:1",
+            broker="sqlite:///x.db",
+            queues=("mail", "default"),
+            tasks=3,
+            concurrency=16,
+            lease=60,
+        ),
+        "info",
+        "worker.started",
+        {
+            "broker": "sqlite:///x.db",
+            "queues": "mail,default",
+            "tasks": 3,
+            "concurrency": 16,
+            "lease": "60s",
+            "worker": "host:1",
+        },
+    ),
+    (
+        events.WorkerStopping(worker="host:1", reason="SIGTERM", running=2, grace=25.0),
+        "info",
+        "worker.stopping",
+        {"reason": "SIGTERM", "running": 2, "grace": "25s", "worker": "host:1"},
+    ),
+    (
+        events.WorkerStopped(worker="host:1", succeeded=1, failed=2, released=3),
+        "info",
+        "worker.stopped",
+        {"succeeded": 1, "failed": 2, "released": 3, "worker": "host:1"},
+    ),
+    (
+        events.SupervisorStarted(processes=2, reload=False),
+        "info",
+        "supervisor.started",
+        {"processes": 2, "reload": False},
+    ),
+    (
+        events.ProcessDied(pid=7, how="exit code 1", restart_in=1.0),
+        "error",
+        "process.died",
+        {"pid": 7, "how": "exit code 1", "restart_in": "1s"},
+    ),
+    (events.Reloading(files=("a.py", "b.py")), "info", "reloading", {"files": "a.py, b.py"}),
+]
+
+
+@pytest.mark.parametrize(("event", "level", "name", "fields"), LINES, ids=lambda given: type(given).__name__)
+def test_the_line_of_each_event(event: events.Event, level: str, name: str, fields: dict[str, object]) -> None:
+    assert (level, name, fields) == logs.line_of(event)
+
+
+def test_each_event_has_a_line_here() -> None:
+    assert set(typing.get_args(events.Event)) == {type(event) for event, *_ in LINES}
+
+
+def test_the_ids_come_last() -> None:
+    _, _, fields = logs.line_of(events.JobSucceeded(**COMMON, seconds=1.0))
+    assert ["task", "attempt", "seconds", "queue", "job"] == list(fields)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leave structlog, logging and warnings as they were."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], level = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_as_json_a_failure_has_its_traceback_on_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    logs.EventLog()(events.JobRetried(**COMMON, max_attempts=5, after=10, failure=WHY, seconds=1.0))
+    [line] = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert ("job.retried", "warning", WHY.traceback) == (fields["event"], fields["level"], fields["traceback"])
+    assert fields["timestamp"].endswith("Z")
+    assert "a secret" not in line
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", 1), ("debug", 4)])
+def test_for_people_a_traceback_is_shown_only_when_debugging(
+    level: LogLevel, shown: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(level, "console")
+    logs.EventLog()(events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=WHY))
+    lines = capsys.readouterr().err.splitlines()
+    assert shown == len(lines)
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} \[error    \] job\.poisoned  ", lines[0])
+    assert "at='mail.py:3 in send'" in lines[0]
+
+
+def test_auto_is_json_where_no_terminal_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "auto")
+    structlog.get_logger().info("hello", n=1)
+    assert {"event": "hello", "n": 1, "level": "info"}.items() <= json.loads(capsys.readouterr().err).items()
+
+
+def test_auto_is_for_people_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    logs.configure("info", "auto")
+    structlog.get_logger().info("hello")
+    assert "\x1b[" in capsys.readouterr().err
+
+
+def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("warning", "json")
+    structlog.get_logger().info("no")
+    logging.getLogger("library").info("no")
+    logging.getLogger("library").warning("yes %s", 1)
+    assert ["yes 1"] == [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+
+
+def test_the_sdk_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("debug", "json")
+    logging.getLogger("azure.core.pipeline.policies.http_logging_policy").info("Request URL: https://…sig=canary")
+    logging.getLogger("azure.core.exceptions").critical("a body that it can't read")
+    assert "" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_field_is_one_line_of_bounded_length(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", log_format)
+    structlog.get_logger().info("two\nlines", text="\x1b[31m\r\n\x85" + "x" * 100_000 + "end")
+    [line] = capsys.readouterr().err.splitlines()
+    assert len(line) < 3_000
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", line)
+    assert "end" in line
+
+
+def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    try:
+        int("x")
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["exception"].endswith("literal for int() with base 10: 'x'")
+
+
+def test_a_queue_that_keeps_failing_is_told_of_twice_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
+    logs.configure("info", "json")
+    log = logs.EventLog()
+    failed = events.PollFailed(queue="mail", reason="503", retry_in=4.0)
+    for now in (1000.0, 1004.0, 1029.0, 1031.0):  # noqa: B007 — read by the clock above
+        log(failed)
+    log(dataclasses.replace(failed, queue="other"))
+    log(events.PollRecovered(queue="mail", seconds=31.0))
+    log(failed)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [("poll.failed", "mail")] * 2 + [
+        ("poll.failed", "other"),
+        ("poll.recovered", "mail"),
+        ("poll.failed", "mail"),
+    ] == [(line["event"], line["queue"]) for line in told]
