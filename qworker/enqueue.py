@@ -10,6 +10,7 @@ from qworker.errors import (
     AccessDenied,
     AnswerLost,
     BrokerBusy,
+    BrokerError,
     BrokerUnavailable,
     EnqueueUncertain,
     InvalidArguments,
@@ -23,6 +24,7 @@ from qworker.task import Sending
 _PAUSES: Final = (0.1, 0.5, 2.0)
 """Seconds before each further try of a put that was refused for now, or not answered."""
 _LONGEST_PAUSE: Final = 10.0
+_MAY_PASS: Final = (AnswerLost, BrokerBusy, BrokerUnavailable)
 _AT_ONCE: Final = 64
 """Puts under way at the same time when many jobs are enqueued."""
 
@@ -80,9 +82,9 @@ class Enqueuer:
         for pause in (*_PAUSES, None):
             try:
                 await self._put_once(queue, body, sending)
-            except (AnswerLost, BrokerBusy, BrokerUnavailable) as error:
+            except BrokerError as error:
                 maybe_done = maybe_done or isinstance(error, AnswerLost)
-                if pause is None:
+                if pause is None or not isinstance(error, _MAY_PASS):
                     if maybe_done:
                         raise EnqueueUncertain(job.id, job.task) from error
                     raise

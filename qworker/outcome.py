@@ -50,14 +50,21 @@ class Failure:
     def of(cls, error: BaseException) -> "Failure":
         """Describe an exception."""
         kind = type(error)
-        known = kind.__module__ == "builtins" or kind.__module__.startswith("qworker.")
-        name = kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+        module = str(kind.__module__)
+        known = module == "builtins" or module.startswith("qworker.")
+        name = kind.__qualname__ if known else f"{module}.{kind.__qualname__}"
         frames = _handlers_own(error.__traceback__)
-        lines = traceback.format_exception(kind, error, frames)
-        return cls(name, _text_of(error), "".join(lines), _place(frames))
+        return cls(name, _text_of(error), _traceback_of(error, frames), _place(frames))
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def _traceback_of(error: BaseException, frames: TracebackType | None) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # noqa: BLE001 — an exception may hold what Python itself can't format
+        return "".join(traceback.format_tb(frames))
 
 
 def _handlers_own(frames: TracebackType | None) -> TracebackType | None:

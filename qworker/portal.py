@@ -5,9 +5,11 @@ import atexit
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+_LAST_CALLS: Final = 5.0
+"""Seconds that calls under way get to end when the portal is closed."""
 
 
 class Portal:
@@ -43,6 +45,12 @@ class Portal:
                 loop.close()
 
     async def _closed(self) -> None:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:  # threads wait for these
+            _, late = await asyncio.wait(calls, timeout=_LAST_CALLS)
+            for call in late:
+                call.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await self._on_close()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:

@@ -295,6 +295,8 @@ def _timeout(task: str, timeout: Delay | None) -> float | None:
 def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:
     if executor is not None and executor not in get_args(Executor):
         raise ConfigurationError(f"task {task}: executor must be 'thread' or 'process', not {executor!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"task {task}: it is a generator, and nobody would iterate over it: drop its yield")
     if not inspect.iscoroutinefunction(function):
         return executor or "thread"
     if executor is not None:

@@ -57,7 +57,7 @@ def _module_of(task: str) -> str:
 def _parse(option: str, text: str, kind: type) -> Any:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{option}: not JSON: {error}") from None
     if not isinstance(value, kind):
         raise ConfigurationError(f"{option}: must be a JSON {'array' if kind is list else 'object'}, not {text}")

@@ -1,12 +1,16 @@
 """qworker run: a worker, or several processes of them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -108,7 +112,7 @@ def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
-    code = asyncio.run(_run_worker(app, settings, supervised=supervised))
+    code = _run_to_the_end(_run_worker(app, settings, supervised=supervised))
     app.close()
     _leave_stuck_threads(code)
     return code
@@ -119,6 +123,19 @@ def _check_shared(broker: "Broker", settings: "Settings") -> None:
         raise ConfigurationError(f"{broker.label} is of one process only: use -p 1, or a file")
 
 
+def _run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
+    """Run the worker's event loop, and on: asyncio lets a sys.exit() in a handler's own asyncio task end the loop."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt):
+                if task.done():
+                    raise
+
+
 async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> int:
     from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
 
@@ -126,17 +143,26 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     worker = app.make_worker(settings, [EventLog()], child_setup=setup)
     loop = asyncio.get_running_loop()
 
+    last_resort = _LastResort(settings.grace + _LAST_EXIT)
+    last_resort.start()
+
     def stop(reason: str) -> None:
-        if worker.stop_reason is None:
-            _end_at_last(settings.grace + _LAST_EXIT)
-        worker.request_stop(reason)
+        # A service manager may signal every process, and the supervisor passes its own on: that is one SIGTERM.
+        if not (supervised and reason == signal.SIGTERM.name and worker.stop_reason is not None):
+            worker.request_stop(reason)
+
+    def on_signal(number: int, _: object) -> None:
+        last_resort.ask()  # the loop may be blocked, and then never gets to stop
+        with contextlib.suppress(RuntimeError):  # the loop has closed: it is stopping already
+            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number.name)
+        signal.signal(number, on_signal)
     if supervised:
         loop.add_reader(sys.stdin.fileno(), _supervisor_gone, loop, stop)
     async with worker:
         await worker.stop_requested()
+        last_resort.ask()
     await app.aclose()
     return 0
 
@@ -147,11 +173,25 @@ def _supervisor_gone(loop: asyncio.AbstractEventLoop, stop: Any) -> None:
         stop("its supervisor is gone")
 
 
-def _end_at_last(seconds: float) -> None:
-    """End the process even if a handler never returns; its job runs again when its lease ends."""
-    timer = threading.Timer(seconds, os._exit, [1])
-    timer.daemon = True
-    timer.start()
+class _LastResort(threading.Thread):
+    """Ends the process some time after it was asked to, even if a handler never returns.
+
+    The job of such a handler runs again when its lease ends.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(name="qworker-last-resort", daemon=True)
+        self._seconds = seconds
+        self._asked: SimpleQueue[None] = SimpleQueue()
+
+    def ask(self) -> None:
+        """Begin the countdown; safe in a signal handler, which may interrupt anything but this kind of queue."""
+        self._asked.put(None)
+
+    def run(self) -> None:
+        self._asked.get()
+        time.sleep(self._seconds)
+        os._exit(1)
 
 
 def _leave_stuck_threads(code: int) -> None:

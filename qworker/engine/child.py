@@ -1,6 +1,7 @@
 """What runs in a child process of the "process" executor, which can be killed."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from qworker.context import Context, SaveState, set_current
-from qworker.engine.outcomes import outcome_of
+from qworker.engine.outcomes import outcome_of, refuse_generator
 from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
@@ -58,10 +59,17 @@ def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
         )
         set_current(ctx)
         args, kwargs = task.signature.decode(call.job.args, call.job.kwargs)
-        task.function(*args, **kwargs, **dict.fromkeys(task.signature.context_parameters, ctx))
+        returned = task.function(*args, **kwargs, **dict.fromkeys(task.signature.context_parameters, ctx))
+        _refuse_coroutine(refuse_generator(returned))
     except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
         return outcome_of(error)
     return Succeeded()
+
+
+def _refuse_coroutine(returned: Any) -> None:
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise TypeError("the handler is 'async def': with executor='process' it must be a plain function")
 
 
 def _set_up(call: ChildCall) -> None:

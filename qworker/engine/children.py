@@ -15,6 +15,8 @@ from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
 _SPAWN: Final = multiprocessing.get_context("spawn")
+_DYING: Final = 0.5
+"""Seconds that a child whose pipe has ended gets to end itself."""
 
 
 class ChildDied(QworkerError):
@@ -29,7 +31,7 @@ class Children:
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
         """Run a call in a child of its own; when cancelled, kill that. Raises ChildDied."""
-        child = self._idle.pop() if self._idle else _Child()
+        child = self._take()
         try:
             outcome = await child.run(call, save_state)
         except BaseException:
@@ -37,6 +39,14 @@ class Children:
             raise
         self._idle.append(child)
         return outcome
+
+    def _take(self) -> "_Child":
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive():
+                return child
+            child.kill()
+        return _Child()
 
     def close(self) -> None:
         """End the children; those that still run a call are ended by cancelling it."""
@@ -60,7 +70,7 @@ class _Child:
             while isinstance(said := await self._listen(), Checkpoint):
                 self._pipe.send(await _saved(said, save_state))
         except (EOFError, ConnectionError):
-            self._process.join()
+            self._process.join(_DYING)
             raise ChildDied(f"the process of its handler ended: {how_it_ended(self._process.exitcode)}") from None
         return said
 
@@ -74,6 +84,9 @@ class _Child:
         finally:
             loop.remove_reader(self._pipe.fileno())
         return self._pipe.recv()
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
 
     def kill(self) -> None:
         self._process.kill()
@@ -97,8 +110,11 @@ def _wake(speaks: "asyncio.Future[None]") -> None:
 
 def _serve(pipe: "Connection[Outcome | Checkpoint, ChildCall | QworkerError | None]") -> None:
     """Be a child: run what comes through the pipe until it ends."""
-    # Ctrl-C in a terminal reaches every process of its group; when a child ends is the worker's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal reaches every process of its group, and a service manager's SIGTERM every process of the
+    # service; when a child ends is the worker's decision.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.register_at_fork(after_in_child=pipe.close)  # the pipe has to end when this process does
     threading.Thread(target=_end_with_parent, name="qworker-parent-watch", daemon=True).start()
 
     async def save_state(state: Any) -> None:

@@ -99,6 +99,8 @@ class Lease:
     @asynccontextmanager
     async def _settling(self) -> AsyncIterator[None]:
         async with self._turn:
+            if self._settled:
+                raise LeaseLost(self.message_id)
             if self.lost:
                 self.lose()
                 raise LeaseLost(self.message_id)

@@ -1,5 +1,8 @@
 """From what a handler raised to its outcome."""
 
+import inspect
+from typing import Any
+
 from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
 
 
@@ -14,3 +17,10 @@ def outcome_of(error: BaseException) -> Outcome:
             return Rejected(Failure.of(error))
         case _:
             return Failed(Failure.of(error))
+
+
+def refuse_generator(returned: Any) -> Any:
+    """Return what a handler returned, unless its code has not run yet. Raises TypeError."""
+    if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        raise TypeError("the handler is a generator: a task has nobody to iterate over it")
+    return returned

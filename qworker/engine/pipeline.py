@@ -46,6 +46,9 @@ class Pipeline:
         except InvalidEnvelope as error:
             leave_slot()
             await self._give_up(received, Failure.of(error))
+        except BaseException:
+            leave_slot()  # whatever it is, it must not cost a slot for ever
+            raise
         else:
             leave_slot()
             await self._settle(attempt, outcome)
@@ -102,7 +105,7 @@ class Pipeline:
         except LeaseLost as error:
             event = LeaseLostEvent(job=attempt.job, queue=attempt.queue, attempt=attempt.number, reason=str(error))
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the message comes back when its lease ends
-            event = _settle_failed(attempt, action, error)
+            event = _settle_failed(attempt, outcome, action, error)
         self._emit(event)
 
     async def _give_up(self, received: Received, failure: Failure) -> None:
@@ -132,13 +135,14 @@ class Pipeline:
         self._emit(JobStuck(job=attempt.job, queue=attempt.queue, attempt=attempt.number, seconds=attempt.seconds))
 
 
-def _settle_failed(attempt: Attempt, action: Action, error: Exception) -> SettleFailed:
+def _settle_failed(attempt: Attempt, outcome: Outcome, action: Action, error: Exception) -> SettleFailed:
+    failure = getattr(outcome, "failure", None)  # why the job failed would be in no other line
     return SettleFailed(
         job=attempt.job,
         queue=attempt.queue,
         attempt=attempt.number,
         action=type(action).__name__.lower(),
-        reason=_text(error),
+        reason=_text(error) if failure is None else f"{_text(error)} (the job had failed: {failure})",
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,11 +15,11 @@ from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
 from qworker.engine.child import ChildCall
 from qworker.engine.children import Children
-from qworker.engine.outcomes import outcome_of
+from qworker.engine.outcomes import outcome_of, refuse_generator
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
-from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, Succeeded
+from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded
 from qworker.task import Middleware, Task, decode_state
 
 NUDGE_EVERY: Final = 5.0
@@ -82,7 +83,9 @@ class Runner:
         handler = partial(run.task.function, *run.args, **run.kwargs)
         if run.task.options.executor is None:
             return await handler()
-        return await run.in_thread(ThreadCall(handler), self._threads)
+        returned = await run.in_thread(ThreadCall(handler), self._threads)
+        # A decorator may hide that a function is "async def": what it returns has still to be run.
+        return await returned if inspect.isawaitable(returned) else refuse_generator(returned)
 
     async def _call_child(self, run: "Run") -> None:
         attempt, function = run.attempt, run.task.function
@@ -180,11 +183,8 @@ class Run:
         return Succeeded()
 
     def _outcome_of(self, error: BaseException) -> Outcome:
-        cancelled = self._current_task is not None and self._current_task.cancelling() > 0
         if self._stopped is not None:
             return self._stopped
-        if isinstance(error, asyncio.CancelledError) and cancelled:
-            return Released("its worker was cancelled")
         return error.outcome if isinstance(error, _ChildOutcome) else outcome_of(error)
 
     def _context(self) -> Context:
@@ -232,5 +232,5 @@ def _no_outcome(attempt: Attempt) -> Failure:
     return Failure(
         "WorkerLost",
         f"it was started {earlier} times, and the worker never came to settle the last of them: "
-        "it was killed, or crashed, each time",
+        "it was killed or crashed, or the broker did not take the outcome",
     )

@@ -18,6 +18,10 @@ SUPERVISED: Final = "QWORKER_SUPERVISED"
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GOOD_LIFE = 1.0, 30.0, 60.0
 """Seconds before a dead process is replaced, doubled each time up to the longest, until one has lived long enough."""
+_SHORTEST_LIFE: Final = 0.5
+"""Seconds between two starts of the same process, however well the first ended."""
+_FIRST_SAYS: Final = 5.0
+"""Seconds that the first process gets to say what is wrong, before another's fatal exit ends it."""
 _KILL_AFTER: Final = 5.0
 """Seconds beyond the grace after which a process that was told to stop is killed."""
 
@@ -83,11 +87,16 @@ class Supervisor:
         while not self._stopping.is_set():
             began = time.monotonic()
             child, code = await self._run_one(number)
+            if code in self._fatal and number:
+                await self._rest(_FIRST_SAYS)
             if self._stopping.is_set() or self._is_last(code):
                 return
-            if child in self._expected or code == 0:
+            lived = time.monotonic() - began
+            if child in self._expected or code == 0:  # the latter after max_jobs; one that ends at once must not spin
+                self._expected.discard(child)
+                await self._rest(max(0.0, _SHORTEST_LIFE - lived))
                 continue
-            if time.monotonic() - began > _GOOD_LIFE:
+            if lived > _GOOD_LIFE:
                 pause = _FIRST_PAUSE
             self._emit(ProcessDied(pid=child.pid, how=how_it_ended(code), restart_in=pause))
             await self._rest(pause)

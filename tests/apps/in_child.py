@@ -56,4 +56,17 @@ def shout(size: int) -> None:
     print(os.getpid(), flush=True)  # noqa: T201 — the point
 
 
+async def _never_awaited() -> None: ...
+
+
+@app.task(executor="process")
+def hidden_coroutine() -> Any:
+    return _never_awaited()
+
+
+@app.task(executor="process")
+def hidden_generator() -> Any:
+    return (number for number in range(3))
+
+
 not_a_task = 1

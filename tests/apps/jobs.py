@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 import time
 from typing import Any
 
@@ -38,6 +39,25 @@ async def block(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
     note("start", n, ctx)
     time.sleep(seconds)  # noqa: ASYNC251 — the mistake under test
     note("end", n, ctx)
+
+
+@app.task(max_attempts=2, backoff=Backoff(base=0))
+async def exit_in_subtask(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+
+    async def leave() -> None:
+        sys.exit(3)
+
+    await asyncio.gather(leave())
+
+
+@app.task(max_attempts=2, backoff=Backoff(base=0))
+async def cancel_itself(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
 
 
 @app.task

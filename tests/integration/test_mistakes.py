@@ -57,7 +57,8 @@ MISTAKES = [
     Mistake("run jobs -p 2 --broker sqlite://", "sqlite:// (in memory) is of one process only: use -p 1, or a file"),
     Mistake(
         "enqueue jobs.nothing",
-        "unknown task 'jobs.nothing'; registered: jobs.block, jobs.crash, jobs.fail, jobs.ignore_cancel, "
+        "unknown task 'jobs.nothing'; registered: jobs.block, jobs.cancel_itself, jobs.crash, jobs.exit_in_subtask, "
+        "jobs.fail, jobs.ignore_cancel, "
         "jobs.log_lines, jobs.quick, jobs.reject, jobs.rest, jobs.sleep_in_thread, jobs.snooze_once",
     ),
     Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),

@@ -125,3 +125,46 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("task", ["exit_in_subtask", "cancel_itself"])
+def test_a_handler_that_ends_or_cancels_by_mistake_is_one_failed_attempt(sqlite_stage: Stage, task: str) -> None:
+    getattr(jobs, task).using(queue=sqlite_stage.queue).enqueue(1)
+    jobs.rest.using(queue=sqlite_stage.queue).enqueue(2, 0.5)
+    worker = sqlite_stage.worker()
+    poisoned = worker.wait_for("job.poisoned")
+    wait_until(lambda: sqlite_stage.history.count("end")[2], what="the end of its neighbour")
+    worker.send(signal.SIGTERM)
+    assert 0 == worker.wait(), worker.output
+    assert (f"jobs.{task}", 2) == (poisoned["task"], poisoned["attempt"])
+    assert {1: 2, 2: 1} == sqlite_stage.history.count()
+
+
+def test_sigterm_ends_a_worker_whose_loop_is_blocked(sqlite_stage: Stage) -> None:
+    jobs.block.using(queue=sqlite_stage.queue).enqueue(1, 60.0)
+    worker = sqlite_stage.worker("--grace", "0.5s")
+    wait_until(sqlite_stage.history.lines, what="the start")
+    asked = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert 1 == worker.wait(within=30)
+    assert time.monotonic() - asked < 0.5 + 5
+    assert 1 == sqlite_stage.remaining()
+
+
+def test_after_max_jobs_a_handler_that_will_not_stop_does_not_hold_the_process(sqlite_stage: Stage) -> None:
+    jobs.ignore_cancel.using(queue=sqlite_stage.queue).enqueue(1)
+    worker = sqlite_stage.worker("--max-jobs", "1", "--grace", "0.5s")
+    assert 1 == worker.wait(within=30)
+
+
+def test_a_signal_to_every_process_of_the_service_is_one_signal(sqlite_stage: Stage) -> None:
+    """As systemd sends it: the supervisor gets one, its children too, and theirs again from the supervisor."""
+    jobs.rest.using(queue=sqlite_stage.queue).enqueue(1, 2.0)
+    worker = sqlite_stage.worker("-p", "2")
+    children = _children(sqlite_stage, worker, 2)
+    wait_until(sqlite_stage.history.lines, what="the start")
+    for pid in (*children, worker.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert 0 == worker.wait(), worker.output
+    assert {1: 1} == sqlite_stage.history.count("end")
+    assert [] == worker.lines("job.released")

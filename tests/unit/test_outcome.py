@@ -37,3 +37,10 @@ def test_a_failure_has_the_traceback_and_keeps_it_out_of_logs() -> None:
 
 def test_a_failure_survives_an_exception_without_text() -> None:
     assert "<its text can't be had: RuntimeError>" == Failure.of(Broken()).message
+
+
+def test_an_exception_that_python_cannot_format_is_described_all_the_same() -> None:
+    error = SyntaxError("odd", ("file", 1, "3", "text"))  # type: ignore[arg-type] # Python takes it
+    failure = Failure.of(error)
+    assert "SyntaxError" == failure.type
+    assert "odd" in failure.message

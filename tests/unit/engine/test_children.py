@@ -107,6 +107,28 @@ async def test_a_child_that_dies_is_told(children: Children, number: int, how: s
     assert Succeeded() == await children.run(call("add", 1, 2), no_state)
 
 
+@pytest.mark.parametrize("name", ["hidden_coroutine", "hidden_generator"])
+async def test_what_was_never_run_has_not_succeeded(children: Children, name: str) -> None:
+    assert "TypeError" == failure_of(await children.run(call(name), no_state)).type
+
+
+async def test_an_idle_child_that_died_costs_no_job(children: Children) -> None:
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
+    process = children._idle[0]._process
+    process.kill()
+    process.join()
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
+
+
+async def test_sigterm_is_the_workers_business(children: Children) -> None:
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
+    pid = children._idle[0]._process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
+    assert pid == children._idle[0]._process.pid
+
+
 async def test_a_cancelled_call_kills_its_child(children: Children, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     running = asyncio.create_task(children.run(call("hang", str(file)), no_state))

@@ -175,6 +175,13 @@ async def test_nothing_is_settled_after_the_deadline(lease: Lease, queue: Script
     assert [True] == told
 
 
+async def test_nothing_is_saved_after_it_was_settled(lease: Lease, queue: ScriptedQueue) -> None:
+    await lease.reappear(1)
+    with pytest.raises(LeaseLost):
+        await lease.save("x")
+    assert 1 == len(queue.calls)
+
+
 async def test_a_lease_that_is_lost_already_says_so_at_once(lease: Lease) -> None:
     told: list[bool] = []
     lease.lose()

@@ -547,11 +547,40 @@ async def test_a_stop_during_a_middleware_reaches_a_thread_that_comes_after(runn
     assert not called.is_set()
 
 
-async def test_being_cancelled_is_being_released(runner: Runner) -> None:
+async def test_a_cancellation_that_is_not_the_workers_is_a_failed_attempt(runner: Runner) -> None:
+    """It may be the handler's own, and would run hot for ever if it spent no attempt."""
     _, running = begin(runner, Task(forever, app, name="a"))
     await asyncio.sleep(0)
     running.cancel()
-    assert Released("its worker was cancelled") == await running
+    outcome = await running
+    assert isinstance(outcome, Failed)
+    assert "asyncio.exceptions.CancelledError" == outcome.failure.type
+
+
+async def hidden_coroutine() -> None:
+    raise ValueError("it has run")
+
+
+def hidden() -> Any:
+    return hidden_coroutine()
+
+
+def generator() -> Any:
+    return (number for number in range(3))
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_run(runner: Runner) -> None:
+    _, running = begin(runner, Task(hidden, app, name="a"))
+    outcome = await running
+    assert isinstance(outcome, Failed)
+    assert "it has run" == outcome.failure.message
+
+
+async def test_a_generator_that_nobody_runs_has_not_succeeded(runner: Runner) -> None:
+    _, running = begin(runner, Task(generator, app, name="a"))
+    outcome = await running
+    assert isinstance(outcome, Failed)
+    assert "TypeError" == outcome.failure.type
 
 
 async def test_says_which_asyncio_task_is_the_handlers(runner: Runner) -> None:

@@ -283,7 +283,8 @@ async def test_the_poison_queue_refuses(app: App, broker: SqliteBroker, clock: F
     app.use_broker(refusing)
     happened = await arun_until_idle(app)
     [failed] = happened.of(SettleFailed)
-    assert ("no", "poison", "403") == (failed.job.task, failed.action, failed.reason)
+    assert ("no", "poison") == (failed.job.task, failed.action)
+    assert "403 (the job had failed: Reject: no)" == failed.reason
     assert ["ok"] == [event.job.task for event in happened.of(JobSucceeded)]
     assert 1 == await broker.queue("default").count()
     app.use_broker(broker)
