@@ -54,19 +54,21 @@ cli.command()(enqueue)
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error, and never a traceback."""
+    # Of several processes the first says for all what is wrong.
+    silent = os.environ.get(SUPERVISED, "0") != "0"
     try:
         code = cli(prog_name="qworker", standalone_mode=False)
     except _UsageError as error:
-        _complain(_usage_text(error))
+        _complain(_usage_text(error), silent=silent)
         code = WRONG_USE
     except ConfigurationError as error:
-        _complain(str(error))
+        _complain(str(error), silent=silent)
         code = WRONG_USE
     except BrokerUnusable as error:
-        _complain(str(error))
+        _complain(str(error), silent=silent)
         code = UNUSABLE
     except QworkerError as error:
-        _complain(str(error))
+        _complain(str(error), silent=silent)
         code = FAILED
     except (typer.Abort, KeyboardInterrupt):
         code = 130
@@ -78,8 +80,8 @@ def _usage_text(error: Any) -> str:
     return f"{error.format_message().rstrip('.')}; see '{command} --help'"
 
 
-def _complain(text: str) -> None:
-    if os.environ.get(SUPERVISED, "0") != "0":
-        return  # the first of several processes says it for all
+def _complain(text: str, *, silent: bool) -> None:
+    if silent:
+        return
     line = " ".join(text.split())
     print(f"qworker: {line}", file=sys.stderr)  # noqa: T201 — what a command line is for

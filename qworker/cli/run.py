@@ -95,7 +95,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
-    supervised = SUPERVISED in os.environ
+    supervised = os.environ.pop(SUPERVISED, None) is not None  # what a handler starts is not supervised
     if broker is not None:
         _check_shared(broker_from_url(broker), settings)
     if (settings.processes > 1 or settings.reload) and not supervised:

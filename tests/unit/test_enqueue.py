@@ -211,3 +211,10 @@ async def test_partly_enqueued_stops_soon_and_forgets_none(enqueuer: Enqueuer, q
     assert sorted(job.id for job in jobs) == sorted([*error.accepted, *error.uncertain, *error.refused])
     put_ids = {decode(body, message_id="").id for body, *_ in queue.called("put")}
     assert not put_ids & set(error.refused)
+
+
+@pytest.mark.parametrize("last", [AccessDenied("403"), BrokerRefused("400")])
+async def test_uncertainty_outlives_a_refusal(enqueuer: Enqueuer, queue: ScriptedQueue, last: BrokerError) -> None:
+    queue.will("put", AnswerLost("?"), last)
+    with pytest.raises(EnqueueUncertain):
+        await put(enqueuer, JOB)

@@ -96,3 +96,28 @@ def test_a_forked_child_has_its_own(portal: Portal, closing: Closing, monkeypatc
     assert thread is not None
     thread.join()
     first.close()
+
+
+@pytest.mark.parametrize("patience", [5.0, 0.01])
+def test_closing_leaves_no_caller_waiting(portal: Portal, patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call under way ends, or is cancelled."""
+    monkeypatch.setattr("qworker.portal._LAST_CALLS", patience)
+    begun, ended = threading.Event(), list[str]()
+
+    async def call() -> str:
+        begun.set()
+        await asyncio.sleep(0.2 if patience > 1 else 3600)
+        return "done"
+
+    def caller() -> None:
+        try:
+            ended.append(portal.run(call()))
+        except BaseException as error:  # noqa: BLE001 — whatever it is, it is not waiting any more
+            ended.append(type(error).__name__)
+
+    thread = threading.Thread(target=caller)
+    thread.start()
+    begun.wait()
+    portal.close()
+    thread.join(10)
+    assert ["done" if patience > 1 else "CancelledError"] == ended

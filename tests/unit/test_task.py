@@ -200,3 +200,17 @@ def test_a_state_is_what_its_task_says(outbox: Outbox) -> None:
     with pytest.raises(InvalidArguments, match="t: its saved state doesn't fit: 1 problems") as caught:
         decode_state(task, {"page": "s3cret"})
     assert "s3cret" not in str(caught.value)
+
+
+def a_generator() -> Any:
+    yield 1
+
+
+async def an_async_generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [a_generator, an_async_generator])
+def test_a_generator_is_no_task(outbox: Outbox, function: Any) -> None:
+    with pytest.raises(ConfigurationError, match="task a: it is a generator"):
+        Task(function, outbox, name="a")
