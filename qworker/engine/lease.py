@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from qworker.brokers.base import Message, Queue
+from qworker.engine.faultpoints import faultpoint, faultpoint_soon
 from qworker.engine.watch import LoopWatch
 from qworker.errors import AnswerLost, LeaseLost
 
@@ -48,7 +49,9 @@ class Lease:
         if self._turn.try_take():
             try:
                 if not self._settled:
+                    faultpoint_soon("renewal-sent")
                     await self._update(self.length, None, within=self.length / 6)
+                    faultpoint("renewal-answered")
             finally:
                 self._turn.give_back()
 

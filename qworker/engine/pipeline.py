@@ -9,6 +9,7 @@ from typing import Any
 from qworker.context import context_of
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.decide import decide
+from qworker.engine.faultpoints import faultpoint
 from qworker.engine.report import event_of
 from qworker.engine.runner import Run, Runner
 from qworker.engine.settler import Settler
@@ -43,6 +44,7 @@ class Pipeline:
         try:
             attempt = self._attempt(received)
             outcome = self._runner.refuse(attempt) or await self._run(attempt)
+            faultpoint("after-handler")
         except InvalidEnvelope as error:
             leave_slot()
             await self._give_up(received, Failure.of(error))
@@ -90,6 +92,7 @@ class Pipeline:
         attempt.started = time.monotonic()
         self._emit(JobStarted(job=attempt.job, queue=attempt.queue, attempt=attempt.number))
         self._runs.add(run)
+        faultpoint("before-handler")
         try:
             with attempt.lease.when_lost(partial(run.stop_from_thread, Lost())):
                 return await run.outcome()

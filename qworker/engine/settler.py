@@ -9,6 +9,7 @@ from typing import Final
 
 from qworker.brokers.base import Broker, check_body
 from qworker.engine.attempt import Attempt, Received
+from qworker.engine.faultpoints import faultpoint
 from qworker.envelope import Encoding, encode
 from qworker.errors import (
     AnswerLost,
@@ -46,9 +47,12 @@ class Settler:
         match action:
             case Delete():
                 await _persist(lease.complete, seconds=lease.length)
+                faultpoint("after-delete")
             case Reappear(after, counted):
                 body = None if counted else self._released_body(attempt.job)
+                faultpoint("before-release")
                 await _persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
+                faultpoint("after-release")
             case Poison(failure):
                 await self._move(attempt.received, failure, attempt.number, attempt.job)
             case Abandon():
@@ -86,7 +90,9 @@ class Settler:
         except BrokerError:
             await _persist(lambda: lease.reappear(_TRY_LATER), seconds=lease.length / 2)
             raise
+        faultpoint("after-poison-put")
         await _persist(lease.complete, seconds=lease.length)
+        faultpoint("after-poison-delete")
 
     async def _put_poison(self, record: PoisonRecord) -> None:
         queue = self.broker.queue(poison_queue_of(record.queue))

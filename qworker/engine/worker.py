@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from qworker.brokers.base import Broker, Message, Queue
 from qworker.engine.attempt import Received
+from qworker.engine.faultpoints import faultpoint
 from qworker.engine.fetcher import Fetcher, Pace
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.pipeline import Pipeline
@@ -174,6 +175,7 @@ class Worker:
         ]
         self._keeper.keep(each.lease for each in received)
         self._inbox.extend(received)
+        faultpoint("received")
         self._slots.waiting += len(received)
         if self._stop_reason is None:
             self._start_waiting()
