@@ -3,14 +3,15 @@
 
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format clean
+.PHONY: help setup demo test faults check lint format clean
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
 COVERAGE_MIN ?= 95
 # Many tests wait for real time to pass: more processes than cores.
-PYTEST_ARGS ?= --numprocesses 3 --dist loadgroup
+PYTEST_ARGS ?= --numprocesses 4 --dist worksteal
+FAULTS_ARGS ?= --numprocesses 3 --dist worksteal
 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -33,6 +34,9 @@ test: setup ## run all tests, with branch coverage
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+
+faults: setup ## survive every fault in its full form, up to an hour, and write docs/faults.md
+	$(BIN)/pytest -m fault --full --fault-table docs/faults.md $(FAULTS_ARGS)
 
 check: lint test ## all that has to pass before a change goes in
 
