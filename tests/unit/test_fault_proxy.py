@@ -1,11 +1,11 @@
-"""What other tests count on: the proxy counts what Azurite was asked, and changes nothing."""
+"""What other tests count on: the proxy's faults are what they say, and without them it changes nothing."""
 
-from azurite_server import CountingProxy
+from fault_proxy import FaultProxy
 from qworker.brokers.azure import AzureBroker
 
 
-async def test_requests_are_counted_by_kind(counting_proxy: CountingProxy) -> None:
-    broker = AzureBroker.from_connection_string(counting_proxy.connection_string)
+async def test_requests_are_counted_by_kind(fault_proxy: FaultProxy) -> None:
+    broker = AzureBroker.from_connection_string(fault_proxy.connection_string)
     queue = broker.queue("counted")
     await broker.create_queue("counted")
     for body in ("a", "b", "c"):
@@ -16,15 +16,17 @@ async def test_requests_are_counted_by_kind(counting_proxy: CountingProxy) -> No
         await queue.delete(message.id, await queue.update(message.id, message.receipt, visibility=60))
     assert 1 == await queue.count()
     await queue.clear()
+    await broker.delete_queue("counted")
     await broker.aclose()
     assert ["a", "b", "c"] == [message.body for message in (first, second, third)]
     assert {
-        "PUT queue": 1,
+        "create queue": 1,
         "put": 3,
         "peek": 1,
         "get": 1,
         "update": 2,
         "delete": 2,
-        "GET queue": 1,
+        "queue properties": 1,
         "clear": 1,
-    } == counting_proxy.requests
+        "delete queue": 1,
+    } == fault_proxy.requests
