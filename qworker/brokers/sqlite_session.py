@@ -153,25 +153,21 @@ class Session:
         (count,) = self.connection.execute(COUNT, {"queue": self._queue(name), "now": self._now}).fetchone()
         return int(count)
 
-    def is_clock_set_back(self) -> bool:
-        """Return whether the wall clock was set back since it was last followed: leases would seem to last longer."""
+    def is_clock_set(self) -> bool:
+        """Return whether the wall clock was set since it was last followed: leases would seem shorter, or longer."""
         set_forward_by = self._set_forward_by()
-        return set_forward_by is not None and set_forward_by < -_STEP
+        return set_forward_by is not None and abs(set_forward_by) > _STEP
 
     def follow_clock(self) -> None:
-        """Move all moments along with a wall clock that was set back, once for all processes.
-
-        One that is set forward is believed: the machine may have slept, and what was delayed is due then.
-        """
+        """Move all moments along with a wall clock that was set, once for all processes."""
         set_forward_by = self._set_forward_by()
         if set_forward_by is None:
             self.connection.execute("DELETE FROM clock")
             self.connection.execute("INSERT INTO clock (machine, ahead) VALUES (?, ?)", (_MACHINE, self._ahead))
         elif abs(set_forward_by) > _STEP:
             self.connection.execute("UPDATE clock SET ahead = ? WHERE machine = ?", (self._ahead, _MACHINE))
-            if set_forward_by < 0:
-                shift = "UPDATE messages SET visible_at = visible_at + :by, expires_at = expires_at + :by"
-                self.connection.execute(shift, {"by": set_forward_by})
+            shift = "UPDATE messages SET visible_at = visible_at + :by, expires_at = expires_at + :by"
+            self.connection.execute(shift, {"by": set_forward_by})
 
     def _set_forward_by(self) -> int | None:
         row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()

@@ -217,7 +217,7 @@ class Writer:
         connection = self._connected()
         answers: list[_Answer] = []
         session = Session(connection, read_clock(self._clock))
-        if max(each.mode for each in operations) <= Mode.CLAIM and not session.is_clock_set_back():
+        if max(each.mode for each in operations) <= Mode.CLAIM and not session.is_clock_set():
             answers, operations = self._look(session, operations)
         if operations:
             answers += self._change(connection, operations)
