@@ -162,3 +162,8 @@ class BrokerRefused(BrokerError):
 
 class BrokerUnusable(BrokerError):
     """The broker's storage can't be used as it is: corrupt, of another program, or on a network file system."""
+
+
+def text_of(error: Exception) -> str:
+    """Return an error in one line's words: ours speak for themselves, another's needs its class."""
+    return str(error) if isinstance(error, QworkerError) else f"{type(error).__name__}: {error}"

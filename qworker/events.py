@@ -7,6 +7,7 @@ be quick and safe to call from any thread.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qworker.brokers.base import Right
 from qworker.job import Job
 from qworker.outcome import Failure
 
@@ -169,6 +170,28 @@ class LoopBlocked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RightMissing:
+    """The credential may not do to a queue what the worker will have to; told once, when the worker has begun."""
+
+    queue: str
+    right: Right
+    reason: str
+    """What is denied, and which permission or role it takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalFailed:
+    """A lease couldn't be renewed; that is tried again, as long as the lease lasts."""
+
+    queue: str
+    message_id: str
+    reason: str
+    retry_in: float
+    denied: bool
+    """Whether the credential may not renew: more tries don't help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PollFailed:
     """A queue couldn't be polled; it is tried again."""
 
@@ -225,6 +248,8 @@ Event = (
     JobEvent
     | MessagePoisoned
     | LoopBlocked
+    | RightMissing
+    | RenewalFailed
     | PollFailed
     | PollRecovered
     | WorkerStarted

@@ -19,8 +19,8 @@ from qworker.settings import LogFormat, LogLevel
 
 _MAX_FIELD: Final = 2_000
 """Characters of a field's text; its middle gives way."""
-_POLL_FAILED_EVERY: Final = 30.0
-"""Seconds between two lines about a queue that still can't be polled."""
+_FAILING_EVERY: Final = 30.0
+"""Seconds between two lines about a queue that still can't be polled, or whose leases can't be renewed."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 Line = tuple[LogLevel, str, dict[str, Any]]
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -70,22 +70,23 @@ class EventLog:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("qworker")
-        self._polls_logged: dict[str, float] = {}
+        self._failing: dict[tuple[type[events.Event], str], float] = {}
+        """When which failure of which queue was last told."""
 
     def __call__(self, event: events.Event) -> None:
         """Write the event."""
-        if isinstance(event, events.PollFailed) and not self._is_news(event):
+        if isinstance(event, events.PollFailed | events.RenewalFailed) and not self._is_news(event):
             return
         if isinstance(event, events.PollRecovered):
-            self._polls_logged.pop(event.queue, None)
+            self._failing.pop((events.PollFailed, event.queue), None)
         level, name, fields = line_of(event)
         self._log.log(_LEVELS[level], name, **fields)
 
-    def _is_news(self, event: events.PollFailed) -> bool:
-        now = time.monotonic()
-        if now - self._polls_logged.get(event.queue, -_POLL_FAILED_EVERY) < _POLL_FAILED_EVERY:
+    def _is_news(self, event: events.PollFailed | events.RenewalFailed) -> bool:
+        now, failing = time.monotonic(), (type(event), event.queue)
+        if now - self._failing.get(failing, -_FAILING_EVERY) < _FAILING_EVERY:
             return False
-        self._polls_logged[event.queue] = now
+        self._failing[failing] = now
         return True
 
 
@@ -98,11 +99,9 @@ def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
         case events.LoopBlocked():
             job = {"task": event.job.task, "job": event.job.id} if event.job else {}
             return "warning", "loop.blocked", {**job, "at": event.where, "seconds": _rounded(event.seconds)}
-        case events.PollFailed():
-            retry_in = f"{event.retry_in:.1f}s"
-            return "error", "poll.failed", {"queue": event.queue, "reason": event.reason, "retry_in": retry_in}
-        case events.PollRecovered():
-            return "info", "poll.recovered", {"queue": event.queue, "after": f"{event.seconds:.1f}s"}
+        case events.PollFailed() | events.PollRecovered() | events.RightMissing() | events.RenewalFailed():
+            level, name, fields = _queue_line(event)
+            return level, name, {"queue": event.queue} | fields
         case events.SupervisorStarted():
             return "info", "supervisor.started", {"processes": event.processes, "reload": event.reload}
         case events.ProcessDied():
@@ -114,6 +113,23 @@ def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
             return _worker_line(event)
         case _:
             return _job_line(event)
+
+
+def _queue_line(
+    event: events.PollFailed | events.PollRecovered | events.RightMissing | events.RenewalFailed,
+) -> Line:
+    match event:
+        case events.PollFailed():
+            return "error", "poll.failed", {"reason": event.reason, "retry_in": f"{event.retry_in:.1f}s"}
+        case events.PollRecovered():
+            return "info", "poll.recovered", {"after": f"{event.seconds:.1f}s"}
+        case events.RightMissing():
+            return "error", "right.missing", {"to": event.right, "reason": event.reason}
+        case events.RenewalFailed():
+            fields = {"reason": event.reason, "retry_in": f"{event.retry_in:.1f}s", "message": event.message_id}
+            return "error" if event.denied else "warning", "renewal.failed", fields
+        case _:
+            assert_never(event)
 
 
 def _worker_line(event: events.WorkerStarted | events.WorkerStopping | events.WorkerStopped) -> Line:

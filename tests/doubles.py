@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue
+from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right
 from qworker.errors import QueueNotFound
 
 Answer = BaseException | Callable[[], Awaitable[Any]] | Any
@@ -51,6 +51,9 @@ class ScriptedQueue(Queue):
 
     async def count(self) -> int:
         raise NotImplementedError
+
+    async def check_right(self, right: Right) -> None:
+        await self._answer("check_right", right, otherwise=None)
 
     async def _answer(self, method: str, *arguments: Any, otherwise: Any) -> Any:
         self.calls.append((method, *arguments))

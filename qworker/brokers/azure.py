@@ -37,6 +37,7 @@ from qworker.brokers.base import (
     Message,
     PeekedMessage,
     Queue,
+    Right,
     check_body,
     check_lease,
     check_limit,
@@ -45,7 +46,7 @@ from qworker.brokers.base import (
     check_text,
     check_visibility,
 )
-from qworker.errors import ConfigurationError, InvalidBrokerURL
+from qworker.errors import AccessDenied, BrokerError, ConfigurationError, InvalidBrokerURL
 
 API_VERSION: Final = "2025-11-05"
 """The newest version of the protocol that emulators and sovereign clouds are known to take."""
@@ -54,6 +55,8 @@ _PUBLIC_CLOUD: Final = ".queue.core.windows.net"
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _FOREVER: Final = -1
+_NOBODYS: Final = ("00000000-0000-0000-0000-000000000000", "AgAAAAMAAAAAAAAAAAAAAAAAAAA=")
+"""A message id and a receipt that are well formed, and no message's."""
 
 # Seconds after which an idle connection is not used again. It has to be shorter than the server's own limit: a message
 # put while the server hangs up can neither be called sent nor not sent. Azure waits for minutes. Azurite (which alone
@@ -261,6 +264,25 @@ class AzureQueue(Queue):
             return _given((await client.get_queue_properties()).approximate_message_count)
 
         return await self.ask(COUNT, count)
+
+    async def check_right(self, right: Right) -> None:
+        """Ask for what can't be done, and see which is refused: the right or the request; see Queue.check_right.
+
+        An update and a delete are of a message that isn't there. A put is of one that would be visible only when its
+        life had ended: no version takes that, and one that did would drop it unseen. A service that looked at the
+        request before the right would hide that the right is missing.
+        """
+        try:
+            if right == "put":
+                await self.ask(PUT, lambda client: client.send_message("", visibility_timeout=7, time_to_live=1))
+            elif right == "update":
+                await self.update(*_NOBODYS, visibility=0)
+            else:
+                await self.delete(*_NOBODYS)
+        except AccessDenied:
+            raise
+        except BrokerError:
+            pass
 
     async def ask(
         self,

@@ -8,7 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from qworker.errors import InvalidQueueName, MessageTooLarge
 
@@ -20,6 +20,9 @@ MAX_VISIBILITY: Final = 7 * 24 * 3600
 """Seconds a message may stay invisible."""
 MAX_TTL: Final = 2**31 - 1
 """Seconds that a message's life may be limited to: 68 years, the largest that every API version has room for."""
+
+Right = Literal["put", "update", "delete"]
+"""What a worker must be allowed to do to a queue, beside getting messages."""
 
 _QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _MIN_NAME, _MAX_NAME = 3, 63
@@ -106,6 +109,12 @@ class Queue(ABC):
     @abstractmethod
     async def count(self) -> int:
         """Return how many messages there are, about; the invisible ones count too."""
+
+    async def check_right(self, right: Right) -> None:  # noqa: B027 — a broker that knows no rights has none to check
+        """Raise AccessDenied if this credential may not do that here; the queue is not changed by asking.
+
+        Returns if it may, and also where that can't be told.
+        """
 
 
 class Broker(ABC):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from qworker.brokers.base import MAX_BATCH, Message, Queue
-from qworker.errors import AccessDenied, BrokerBusy, QworkerError
+from qworker.errors import AccessDenied, BrokerBusy, text_of
 from qworker.events import Event, PollFailed, PollRecovered
 
 _GETS_AT_ONCE: Final = 4
@@ -166,5 +166,4 @@ class Fetcher:
         elif isinstance(error, BrokerBusy) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
         poll.due = now + pause
-        reason = str(error) if isinstance(error, QworkerError) else f"{type(error).__name__}: {error}"
-        self._emit(PollFailed(queue=poll.queue.name, reason=reason, retry_in=pause))
+        self._emit(PollFailed(queue=poll.queue.name, reason=text_of(error), retry_in=pause))

@@ -132,11 +132,19 @@ class Lease:
 class LeaseKeeper:
     """Renews leases from a thread and an event loop of its own, so that no handler can cost one."""
 
-    def __init__(self, length: int, watch: LoopWatch, on_stop: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        length: int,
+        watch: LoopWatch,
+        on_stop: Callable[[], object],
+        on_failure: Callable[[Lease, Exception, float], None] = lambda *_: None,
+    ) -> None:
+        """Take what closes its connections in the end, and what is told of a failed renewal: seconds to the next."""
         self._length = length
         self._tick = min(length / 12, 0.5)
         self._watch = watch
         self._on_stop = on_stop
+        self._on_failure = on_failure
         self._leases: set[Lease] = set()
         self._renewing: set[Lease] = set()
         self._stopping = False
@@ -196,8 +204,10 @@ class LeaseKeeper:
                     await lease.renew()
         except LeaseLost:
             self.drop(lease)
-        except Exception:  # noqa: BLE001 — whatever a broker does, the other leases are kept
-            lease.due = time.monotonic() + self._length / 12
+        except Exception as error:  # noqa: BLE001 — whatever a broker does, the other leases are kept
+            pause = self._length / 12
+            lease.due = time.monotonic() + pause
+            self._on_failure(lease, error, pause)
         finally:
             self._renewing.discard(lease)
 

@@ -17,12 +17,13 @@ from qworker.engine.faultpoints import faultpoint
 from qworker.engine.fetcher import Fetcher, Pace
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.pipeline import Pipeline
+from qworker.engine.rights import RightsCheck
 from qworker.engine.runner import Runner
 from qworker.engine.settler import Settler
 from qworker.engine.slots import Slots
 from qworker.engine.watch import LoopWatch
 from qworker.envelope import Encoding
-from qworker.errors import BrokerError, BrokerUnusable
+from qworker.errors import AccessDenied, BrokerError, BrokerUnusable, text_of
 from qworker.events import (
     Event,
     JobPoisoned,
@@ -31,6 +32,7 @@ from qworker.events import (
     JobSucceeded,
     Listener,
     MessagePoisoned,
+    RenewalFailed,
     WorkerStarted,
     WorkerStopped,
     WorkerStopping,
@@ -141,8 +143,9 @@ class Worker:
         settler = Settler(self._broker, self.name, self._encoding)
         self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit)
         watch = LoopWatch(self._emit, self._pipeline.job_of)
-        self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose)
+        self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed)
         self._keeper.start()
+        self._rights = RightsCheck(self._broker, self._emit)
         self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._emit)
         self._fetching = asyncio.create_task(self._fetcher.run(), name="qworker-fetcher")
         self._fetching.add_done_callback(self._stopped_fetching)
@@ -164,7 +167,19 @@ class Worker:
             if isinstance(result, BrokerUnusable) or not isinstance(result, bool | BrokerError):
                 raise result
 
+    def _renewal_failed(self, lease: Lease, error: Exception, retry_in: float) -> None:
+        self._emit(
+            RenewalFailed(
+                queue=lease.queue.name,
+                message_id=lease.message_id,
+                reason=text_of(error),
+                retry_in=retry_in,
+                denied=isinstance(error, AccessDenied),
+            ),
+        )
+
     def _deliver(self, queue: Queue, messages: list[Message], began: float) -> None:
+        self._rights.begin(queue.name)
         if not messages:
             self._emptied[queue.name] = began
             self._end_burst()
@@ -245,6 +260,7 @@ class Worker:
         )
         self._take_no_more()
         await self._drain(grace)
+        await self._rights.stop()
         self._keeper.stop()
         self._runner.close()
         self._emit(

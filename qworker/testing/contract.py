@@ -15,11 +15,12 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import get_args
 from uuid import uuid4
 
 import pytest
 
-from qworker.brokers.base import MAX_BATCH, MAX_BODY_BYTES, MAX_TTL, MAX_VISIBILITY, Broker, Message, Queue
+from qworker.brokers.base import MAX_BATCH, MAX_BODY_BYTES, MAX_TTL, MAX_VISIBILITY, Broker, Message, Queue, Right
 from qworker.errors import InvalidQueueName, LeaseLost, MessageTooLarge, QueueBeingDeleted, QueueNotFound
 from qworker.testing.clock import FakeClock
 
@@ -192,6 +193,16 @@ class BrokerContract:
             with pytest.raises(QueueNotFound) as caught:
                 await call
             assert name == caught.value.name
+
+    @pytest.mark.parametrize("right", get_args(Right))
+    async def test_a_right_is_checked_by_asking_for_nothing(self, harness: Harness, queue: Queue, right: Right) -> None:
+        """Of who may do anything, nothing is told, and nothing is changed; nor where there is no queue."""
+        await queue.put("kept")
+        message = await get_one(queue)
+        await queue.check_right(right)
+        await harness.broker.queue(harness.fresh_name()).check_right(right)
+        assert 1 == await queue.count()
+        await queue.delete(message.id, message.receipt)
 
     async def test_clearing_a_missing_queue_makes_none(self, harness: Harness) -> None:
         """It may fail or do nothing: Microsoft's emulator doesn't look whether the queue is there."""

@@ -95,6 +95,24 @@ LINES = [
         {"queue": "mail", "after": "61.0s"},
     ),
     (
+        events.RightMissing(queue="mail", right="update", reason="403"),
+        "error",
+        "right.missing",
+        {"queue": "mail", "to": "update", "reason": "403"},
+    ),
+    (
+        events.RenewalFailed(queue="mail", message_id="m1", reason="503", retry_in=5, denied=False),
+        "warning",
+        "renewal.failed",
+        {"queue": "mail", "reason": "503", "retry_in": "5.0s", "message": "m1"},
+    ),
+    (
+        events.RenewalFailed(queue="mail", message_id="m1", reason="403", retry_in=5, denied=True),
+        "error",
+        "renewal.failed",
+        {"queue": "mail", "reason": "403", "retry_in": "5.0s", "message": "m1"},
+    ),
+    (
         events.WorkerStarted(
             worker="host:1",
             broker="sqlite:///x.db",
@@ -255,5 +273,27 @@ def test_a_queue_that_keeps_failing_is_told_of_twice_a_minute(
     assert [("poll.failed", "mail")] * 2 + [
         ("poll.failed", "other"),
         ("poll.recovered", "mail"),
+        ("poll.failed", "mail"),
+    ] == [(line["event"], line["queue"]) for line in told]
+
+
+def test_renewals_of_a_queue_that_keep_failing_are_told_of_twice_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
+    logs.configure("info", "json")
+    log = logs.EventLog()
+    failed = events.RenewalFailed(queue="mail", message_id="m1", reason="503", retry_in=5.0, denied=False)
+    for now in (1000.0, 1005.0, 1029.0, 1031.0):  # noqa: B007 - read by the clock above
+        log(failed)
+        log(dataclasses.replace(failed, message_id="m2"))
+    log(dataclasses.replace(failed, queue="other"))
+    log(events.PollFailed(queue="mail", reason="503", retry_in=4.0))
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [
+        ("renewal.failed", "mail"),
+        ("renewal.failed", "mail"),
+        ("renewal.failed", "other"),
         ("poll.failed", "mail"),
     ] == [(line["event"], line["queue"]) for line in told]

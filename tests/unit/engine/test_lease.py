@@ -317,6 +317,22 @@ async def test_a_failed_renewal_is_tried_again_well_before_the_deadline(
     assert not lease.lost
 
 
+async def test_a_failed_renewal_is_told_of(queue: ScriptedQueue) -> None:
+    told: list[tuple[Lease, Exception, float]] = []
+    watch = LoopWatch(lambda _: None, lambda _: None, blocked_after=60)
+    keeper = LeaseKeeper(60, watch, lambda: None, lambda *failed: told.append(failed))
+    denied = AccessDenied("403")
+    queue.will("update", denied)
+    lease = Lease(queue, message(), length=60, began=time.monotonic())
+    lease.due = 0
+    keeper.start()
+    keeper.keep([lease])
+    await until(lambda: told)
+    keeper.stop()
+    assert [(lease, denied, 5)] == told
+    assert not lease.lost
+
+
 async def test_a_lease_that_is_being_settled_is_renewed_after(keeper: LeaseKeeper, queue: ScriptedQueue) -> None:
     lease = Lease(queue, message(), length=60, began=time.monotonic())
     go = asyncio.Event()

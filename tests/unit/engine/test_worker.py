@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doubles import ScriptedBroker, message
+from doubles import ScriptedBroker, message, until
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine import worker as worker_module
@@ -29,6 +29,8 @@ from qworker.events import (
     LoopBlocked,
     MessagePoisoned,
     PollFailed,
+    RenewalFailed,
+    RightMissing,
     SettleFailed,
     WorkerStarted,
     WorkerStopped,
@@ -666,6 +668,54 @@ async def test_a_broker_that_fails_does_not_end_a_worker(app: App, recorder: Eve
     async with app.worker(listeners=[recorder]):
         await recorder.wait_for(JobSucceeded)
     assert ["503", "RuntimeError: a bug"] == [event.reason for event in recorder.of(PollFailed)]
+
+
+async def test_a_right_that_will_be_missed_is_told_of_once_and_stops_nothing(app: App, recorder: EventRecorder) -> None:
+    @app.task(name="ok")
+    async def ok() -> None: ...
+
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("check_right", AccessDenied("no update"), BrokerBusy("503"))
+    scripted.queue("default-poison").will("check_right", AccessDenied("no put"))
+    scripted.queue("default").will("get", [], [message('{"task":"ok"}')])
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder]):
+        await recorder.wait_for(JobSucceeded)
+        await until(lambda: len(recorder.of(RightMissing)) == 2)
+    assert [("default", "update", "no update"), ("default-poison", "put", "no put")] == [
+        (event.queue, event.right, event.reason) for event in recorder.of(RightMissing)
+    ]
+    assert [["update"], ["delete"]] == scripted.queue("default").called("check_right")
+
+
+async def test_a_check_that_is_not_answered_holds_up_nothing(app: App, recorder: EventRecorder) -> None:
+    @app.task(name="ok")
+    async def ok() -> None: ...
+
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("check_right", asyncio.Event().wait)
+    scripted.queue("default").will("get", [message('{"task":"ok"}')])
+    app.use_broker(scripted)
+    async with asyncio.timeout(10), app.worker(listeners=[recorder]):
+        await recorder.wait_for(JobSucceeded)
+    assert 1 == len(recorder.of(WorkerStopped))
+
+
+async def test_a_renewal_that_is_denied_is_told_of(app: App, recorder: EventRecorder) -> None:
+    @app.task(name="long")
+    async def long() -> None:
+        await told.wait()
+
+    told = asyncio.Event()
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("get", [message('{"task":"long"}')])
+    scripted.queue("default").will("update", AccessDenied("403"))
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder], lease=3):
+        failed = await recorder.wait_for(RenewalFailed)
+        told.set()
+        await recorder.wait_for(JobSucceeded)
+    assert ("default", "m1", "403", True) == (failed.queue, failed.message_id, failed.reason, failed.denied)
 
 
 async def test_a_listener_that_fails_costs_no_job(app: App, caplog: pytest.LogCaptureFixture) -> None:

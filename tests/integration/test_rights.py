@@ -1,0 +1,136 @@
+"""What a producer and a worker need of an account's rights, and what a worker says without them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+from uuid import uuid4
+
+import pytest
+from azure.storage.queue import AccountSasPermissions, ResourceTypes, Services, generate_account_sas
+
+from azurite_server import ACCOUNT, KEY, Azurite
+from qworker import App, Reject
+from qworker.brokers.azure import AzureBroker
+from qworker.brokers.base import Right
+from qworker.errors import AccessDenied
+from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
+from qworker.testing import EventRecorder
+
+_NAMES = {
+    "a": "add",
+    "p": "process",
+    "u": "update",
+    "r": "read",
+    "d": "delete",
+    "c": "create",
+    "w": "write",
+    "l": "list",
+}
+_ROLES = {
+    "a": "Storage Queue Data Message Sender",
+    "p": "Storage Queue Data Message Processor",
+    "u": "Storage Queue Data Contributor",
+}
+
+
+@pytest.fixture
+def url_with(azurite: Azurite) -> Callable[[str], str]:
+    """Make the account's URL with a SAS of some permissions."""
+
+    def url(permissions: str) -> str:
+        sas = generate_account_sas(
+            ACCOUNT,
+            KEY,
+            # A container is a queue: Azurite, unlike the service, counts updates and deletes as its operations.
+            resource_types=ResourceTypes(container=True, object=True),
+            permission=AccountSasPermissions(**{_NAMES[letter]: True for letter in permissions}),
+            start=datetime.now(UTC) - timedelta(hours=1),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+            services=Services(queue=True),
+        )
+        return f"{azurite.account_url}?{sas}"
+
+    return url
+
+
+@pytest.fixture
+async def queue(azurite: Azurite) -> AsyncIterator[str]:
+    """Name a queue that is there, with its poison queue: neither a producer nor a worker needs to create them."""
+    name = f"q-{uuid4().hex[:12]}"
+    broker = AzureBroker.from_connection_string(azurite.connection_string)
+    for each in (name, f"{name}-poison"):
+        await broker.create_queue(each)
+    yield name
+    await broker.aclose()
+
+
+def app_at(url: str, queue: str) -> App:
+    app = App(broker=url)
+
+    @app.task(name="ok", queue=queue)
+    async def ok(seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
+
+    @app.task(name="bad", queue=queue)
+    async def bad() -> None:
+        raise Reject("no")
+
+    return app
+
+
+async def test_a_producer_needs_to_add_and_a_worker_to_process_update_and_add(
+    url_with: Callable[[str], str], queue: str
+) -> None:
+    producer = app_at(url_with("a"), queue)
+    await producer.get_task("ok").aenqueue(1.5)
+    await producer.get_task("bad").aenqueue()
+    await producer.aclose()
+    recorder = EventRecorder()
+    async with app_at(url_with("pua"), queue).worker(listeners=[recorder], lease=2, poll_max=0.2) as worker:
+        await recorder.wait_for(JobPoisoned)
+        await recorder.wait_for(JobSucceeded)
+        await asyncio.wait(worker._rights._checks.values())
+    failed = (RightMissing, RenewalFailed, PollFailed)
+    assert [] == [event for event in recorder.events if isinstance(event, failed)]
+
+
+@pytest.mark.parametrize(
+    ("permissions", "missing", "told_of"),
+    [("pa", "u", ("", "update")), ("pu", "a", ("-poison", "put"))],
+)
+async def test_a_worker_names_the_right_it_will_miss(
+    url_with: Callable[[str], str], queue: str, permissions: str, missing: str, told_of: tuple[str, str]
+) -> None:
+    recorder = EventRecorder()
+    async with app_at(url_with(permissions), queue).worker(listeners=[recorder], poll_max=0.2) as worker:
+        told = await recorder.wait_for(RightMissing)
+        await asyncio.wait(worker._rights._checks.values())
+    assert [told] == recorder.of(RightMissing)
+    assert told_of == (told.queue.removeprefix(queue), told.right)
+    assert f"permission '{missing}' in a SAS or the role '{_ROLES[missing]}'" in told.reason
+
+
+async def test_a_worker_that_may_not_poll_names_that_right(url_with: Callable[[str], str], queue: str) -> None:
+    recorder = EventRecorder()
+    async with app_at(url_with("ua"), queue).worker(listeners=[recorder]):
+        failed = await recorder.wait_for(PollFailed)
+    assert f"permission 'p' in a SAS or the role '{_ROLES['p']}'" in failed.reason
+    assert [] == recorder.of(RightMissing)
+
+
+@pytest.mark.parametrize("permissions", ["a", "pua", "acdlpruw"])
+async def test_a_check_of_a_right_leaves_nothing_behind(
+    azurite: Azurite, url_with: Callable[[str], str], queue: str, permissions: str
+) -> None:
+    limited = AzureBroker.from_url(url_with(permissions))
+    whole = AzureBroker.from_connection_string(azurite.connection_string)
+    rights: tuple[Right, ...] = get_args(Right)
+    for right in rights:
+        try:
+            await limited.queue(queue).check_right(right)
+        except AccessDenied:
+            assert "a" == permissions
+    assert 0 == await whole.queue(queue).count()
+    await limited.aclose()
+    await whole.aclose()
