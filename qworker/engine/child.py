@@ -2,8 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from typing import Any
@@ -18,7 +17,7 @@ from qworker.task import Task, decode_state, encode_state
 
 @dataclass(frozen=True, slots=True)
 class ChildCall:
-    """All that a child needs to run one attempt; sent to it through a pipe."""
+    """All that a child needs to run one attempt."""
 
     module: str
     qualname: str
@@ -26,24 +25,18 @@ class ChildCall:
     queue: str
     attempt: int
     deadline: datetime | None
-    setup: Callable[[], None] | None = None
-    """Called once in each child, before its first handler."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a handler in a child asks its worker to save, as a JSON value."""
 
-    state: Any
-
-
-_ready = False
+    state: Any = field(repr=False)
 
 
 def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
     """Run the handler and say what became of it; never raises, so that no exception need be sent."""
     try:
-        _set_up(call)
         task = _find_task(call)
 
         async def save_as_json(state: Any) -> None:
@@ -70,15 +63,6 @@ def _refuse_coroutine(returned: Any) -> None:
     if inspect.iscoroutine(returned):
         returned.close()
         raise TypeError("the handler is 'async def': with executor='process' it must be a plain function")
-
-
-def _set_up(call: ChildCall) -> None:
-    global _ready  # noqa: PLW0603 — a process has one set-up
-    if _ready:
-        return
-    if call.setup is not None:
-        call.setup()
-    _ready = True
 
 
 def _find_task(call: ChildCall) -> Task[..., Any]:

@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from qworker.context import SaveState
 from qworker.engine.child import Checkpoint, ChildCall, run_in_child
+from qworker.engine.child_wire import Said, Saved, pack, unpack
 from qworker.engine.exits import how_it_ended
 from qworker.errors import QworkerError
 from qworker.outcome import Outcome
@@ -24,9 +26,10 @@ class ChildDied(QworkerError):
 
 
 class Children:
-    """Child processes, made when they are needed and kept for the next call."""
+    """Child processes, made when they are needed and kept for the next call; each begins with *setup*."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Callable[[], None] | None = None) -> None:
+        self._setup = setup
         self._idle: list[_Child] = []
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
@@ -46,7 +49,7 @@ class Children:
             if child.is_alive():
                 return child
             child.kill()
-        return _Child()
+        return _Child(self._setup)
 
     def close(self) -> None:
         """End the children; those that still run a call are ended by cancelling it."""
@@ -57,24 +60,26 @@ class Children:
 class _Child:
     """One child process, and the pipe to it."""
 
-    def __init__(self) -> None:
-        self._pipe: Connection[Any, Outcome | Checkpoint]
+    def __init__(self, setup: Callable[[], None] | None) -> None:
+        self._pipe: Connection[Any, Any]
         self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(theirs,), name="qworker-child")
+        # What multiprocessing pickles here, to start the child, is qworker's own: no job is known yet.
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, setup), name="qworker-child")
         self._process.start()
         theirs.close()  # so that the pipe ends when the child does
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
         try:
-            self._pipe.send(call)
+            self._pipe.send_bytes(pack(call))
             while isinstance(said := await self._listen(), Checkpoint):
-                self._pipe.send(await _saved(said, save_state))
+                self._pipe.send_bytes(pack(await _saved(said, save_state)))
         except (EOFError, ConnectionError):
             self._process.join(_DYING)
             raise ChildDied(f"the process of its handler ended: {how_it_ended(self._process.exitcode)}") from None
+        assert isinstance(said, Outcome)  # noqa: S101 — a child says nothing else
         return said
 
-    async def _listen(self) -> Outcome | Checkpoint:
+    async def _listen(self) -> Said:
         """Wait for the next thing that the child says. Raises EOFError or ConnectionError if it has ended."""
         loop = asyncio.get_running_loop()
         speaks = loop.create_future()
@@ -83,7 +88,7 @@ class _Child:
             await speaks
         finally:
             loop.remove_reader(self._pipe.fileno())
-        return self._pipe.recv()
+        return unpack(self._pipe.recv_bytes())
 
     def is_alive(self) -> bool:
         return self._process.is_alive()
@@ -95,12 +100,12 @@ class _Child:
         self._pipe.close()
 
 
-async def _saved(checkpoint: Checkpoint, save_state: SaveState) -> QworkerError | None:
+async def _saved(checkpoint: Checkpoint, save_state: SaveState) -> Saved:
     try:
         await save_state(checkpoint.state)
     except QworkerError as error:
-        return error
-    return None
+        return Saved(error)
+    return Saved(None)
 
 
 def _wake(speaks: "asyncio.Future[None]") -> None:
@@ -108,7 +113,7 @@ def _wake(speaks: "asyncio.Future[None]") -> None:
         speaks.set_result(None)
 
 
-def _serve(pipe: "Connection[Outcome | Checkpoint, ChildCall | QworkerError | None]") -> None:
+def _serve(pipe: "Connection[Any, Any]", setup: Callable[[], None] | None) -> None:
     """Be a child: run what comes through the pipe until it ends."""
     # Ctrl-C in a terminal reaches every process of its group, and a service manager's SIGTERM every process of the
     # service; when a child ends is the worker's decision.
@@ -116,19 +121,22 @@ def _serve(pipe: "Connection[Outcome | Checkpoint, ChildCall | QworkerError | No
         signal.signal(number, signal.SIG_IGN)
     os.register_at_fork(after_in_child=pipe.close)  # the pipe has to end when this process does
     threading.Thread(target=_end_with_parent, name="qworker-parent-watch", daemon=True).start()
+    if setup is not None:
+        setup()
 
     async def save_state(state: Any) -> None:
-        pipe.send(Checkpoint(state))
-        if isinstance(failure := pipe.recv(), QworkerError):
-            raise failure
+        pipe.send_bytes(pack(Checkpoint(state)))
+        match unpack(pipe.recv_bytes()):
+            case Saved(error) if error is not None:
+                raise error
 
     while True:
         try:
-            call = pipe.recv()
+            call = unpack(pipe.recv_bytes())
         except EOFError:
             return
         if isinstance(call, ChildCall):
-            pipe.send(run_in_child(call, save_state))
+            pipe.send_bytes(pack(run_in_child(call, save_state)))
 
 
 def _end_with_parent() -> None:

@@ -43,9 +43,8 @@ class Runner:
     ) -> None:
         self._known_tasks = known_tasks
         self._middleware = middleware
-        self._child_setup = child_setup
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qworker-handler")
-        self._children = Children()
+        self._children = Children(child_setup)
         self.resources: Mapping[str, Any] = {}
         """What the lifespan yielded."""
 
@@ -96,7 +95,6 @@ class Runner:
             queue=attempt.queue,
             attempt=attempt.number,
             deadline=run.ctx.deadline,
-            setup=self._child_setup,
         )
         outcome = await self._children.run(call, run.save_state)
         if not isinstance(outcome, Succeeded):
