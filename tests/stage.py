@@ -8,18 +8,26 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import pytest
 
 import jobs
-from qworker.errors import QueueNotFound
+from history import History, Verdict, check
+from qworker.brokers.base import MAX_BATCH
+from qworker.errors import PartlyEnqueued, QueueNotFound
+from qworker.job import Job
+from qworker.poison import decode_poison
+from qworker.task import Call, Task
 
 APPS = Path(__file__).parent / "apps"
+_LAST_LINES: Final = 2.0
+"""Seconds in which a worker writes down what it has done."""
+_LOOKED_AT: Final = 60
+"""Seconds that poisoned messages are invisible if they are not put back."""
 
 
 def wait_until(fact: Callable[[], Any], *, within: float = 60.0, what: str = "the awaited fact") -> Any:
@@ -33,10 +41,18 @@ def wait_until(fact: Callable[[], Any], *, within: float = 60.0, what: str = "th
 
 
 class WorkerProcess:
-    """A `qworker run` of its own, and its log lines."""
+    """A `qworker run` of its own, and its log lines, which also go to a file worker-*.log."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        env: dict[str, str],
+        cwd: Path,
+        history: History | None = None,
+    ) -> None:
+        """Start it; how it ends is noted in the *history*, and the deaths of its children that it tells of."""
         self.started_at = time.monotonic()
+        self._history = history
         self._lines: list[dict[str, Any]] = []
         self._raw: list[str] = []
         self.process = subprocess.Popen(
@@ -46,18 +62,32 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._log = cwd / f"worker-{self.process.pid}.log"
         self._reader = threading.Thread(target=self._read)
+        self._waiter = threading.Thread(target=self._wait)
         self._reader.start()
+        self._waiter.start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        with self.process.stderr as stream:
+        with self.process.stderr as stream, self._log.open("w", buffering=1) as log:
             for line in stream:
                 self._raw.append(line)
+                log.write(line)
                 try:
-                    self._lines.append(json.loads(line))
+                    self._take(json.loads(line))
                 except ValueError:
                     continue
+
+    def _take(self, line: dict[str, Any]) -> None:
+        self._lines.append(line)
+        if line["event"] == "process.died" and self._history is not None:
+            self._history.note("died", pid=line["pid"], how=line["how"])
+
+    def _wait(self) -> None:
+        code = self.process.wait()
+        if self._history is not None:
+            self._history.note("died" if code else "exited", pid=self.process.pid, how=code)
 
     @property
     def output(self) -> str:
@@ -81,6 +111,7 @@ class WorkerProcess:
     def wait(self, within: float = 60.0) -> int:
         code = self.process.wait(within)
         self._reader.join()
+        self._waiter.join()
         return code
 
     def end(self) -> None:
@@ -89,28 +120,13 @@ class WorkerProcess:
         self.wait()
 
 
-@dataclass
-class History:
-    """What the handlers wrote down."""
-
-    file: Path
-
-    def lines(self, what: str = "start") -> list[dict[str, Any]]:
-        if not self.file.exists():
-            return []
-        # The last line may be under way.
-        complete = self.file.read_text().rpartition("\n")[0]
-        return [line for line in map(json.loads, complete.splitlines()) if line["what"] == what]
-
-    def count(self, what: str = "start") -> Counter[int]:
-        return Counter(line["n"] for line in self.lines(what))
-
-
 class Stage:
     """A broker, a queue of its own, and the worker processes on it."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, worker_url: str | None = None) -> None:
+        """Take the broker's URL; *worker_url* is the one for the workers, if they are to go through a proxy."""
         self.url = url
+        self.worker_url = worker_url or url
         self.queue = f"q-{uuid4().hex[:12]}"
         self.folder = folder
         self.history = History(folder / "history.jsonl")
@@ -120,13 +136,35 @@ class Stage:
 
     def env(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("QWORKER_", "AZURE_"))}
-        return kept | {"PYTHONPATH": str(APPS), "QWORKER_BROKER": self.url, "HISTORY": str(self.history.file)}
+        return kept | {"PYTHONPATH": str(APPS), "QWORKER_BROKER": self.worker_url, "HISTORY": str(self.history.file)}
 
     def worker(self, *options: str, env: dict[str, str] | None = None) -> WorkerProcess:
         arguments = ["jobs", "-q", self.queue, "--log-format", "json", "--poll-max", "0.2s", *options]
-        worker = WorkerProcess(arguments, self.env() | (env or {}), self.folder)
+        worker = WorkerProcess(arguments, self.env() | (env or {}), self.folder, self.history)
         self._workers.append(worker)
         return worker
+
+    def enqueue(self, task: Task[..., Any], *args: Any, may_poison: bool = False) -> Job:
+        """Enqueue one call and note it."""
+        return self.enqueue_many(task, [args], may_poison=may_poison)[0]
+
+    def enqueue_many(self, task: Task[..., Any], calls: Iterable[Call], *, may_poison: bool = False) -> list[Job]:
+        """Enqueue calls, whose first argument is n, and note those that were accepted."""
+        noted = {"what": "enqueued"} | ({"may_poison": True} if may_poison else {})
+        try:
+            made = task.using(queue=self.queue).enqueue_many(calls)
+        except PartlyEnqueued as partly:
+            self.history.note_all(noted | {"job": job} for job in partly.accepted)
+            self.history.note_all({"what": "uncertain", "job": job} for job in partly.uncertain)
+            raise
+        self.history.note_all(noted | {"job": job.id, "n": _n_of(job)} for job in made)
+        return made
+
+    def kill(self, target: WorkerProcess | int, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a process and note it, beforehand."""
+        pid = target if isinstance(target, int) else target.process.pid
+        self.history.note("kill", pid=pid, signal=number)
+        os.kill(pid, number)
 
     def remaining(self) -> int:
         return self.app._portal.run(self.app.broker.queue(self.queue).count())
@@ -141,19 +179,71 @@ class Stage:
 
         return self.app._portal.run(bodies())
 
+    def poisoned_jobs(self) -> Counter[str]:
+        """Return the ids of all jobs in the poison queue, and how many copies of each; a message's own if it has none.
+
+        They are invisible for a moment, if there are more than one peek shows.
+        """
+        bodies = self.app._portal.run(self._poison_bodies())
+        return Counter(map(_poisoned_job, bodies))
+
+    def verdict(self, *, within: float = 60.0, may_poison: Collection[str] = ()) -> Verdict:
+        """Wait until the queue is empty, of invisible messages too, and judge the history."""
+        wait_until(lambda: self.remaining() == 0, within=within, what="an empty queue")
+        poisoned = self.poisoned_jobs()
+
+        def judge() -> Verdict:
+            return check(self.history.read(), poisoned=poisoned, may_poison=may_poison)
+
+        verdict = judge()
+        last_lines = time.monotonic() + _LAST_LINES
+        while verdict.lost and time.monotonic() < last_lines:  # a message is gone just before its worker says why
+            time.sleep(0.1)
+            verdict = judge()
+        return verdict
+
+    async def _poison_bodies(self) -> list[str]:
+        queue = self.app.broker.queue(f"{self.queue}-poison")
+        try:
+            if await queue.count() <= MAX_BATCH:
+                return [message.body for message in await queue.peek(MAX_BATCH)]
+            taken = []
+            while batch := await queue.get(MAX_BATCH, visibility=_LOOKED_AT):
+                taken += batch
+        except QueueNotFound:
+            return []  # no worker has created it yet
+        for message in taken:
+            await queue.update(message.id, message.receipt, visibility=0)
+        return [message.body for message in taken]
+
     def close(self) -> None:
         for worker in self._workers:
             worker.end()
         self.app.close()
 
 
+def _n_of(job: Job) -> Any:
+    return job.args[0] if job.args else job.kwargs.get("n")
+
+
+def _poisoned_job(body: str) -> str:
+    record = decode_poison(body)
+    return record.job_id or record.message_id
+
+
+class MakeStage(Protocol):
+    """What the fixture stage_on gives."""
+
+    def __call__(self, url: str, worker_url: str | None = None) -> Stage: ...
+
+
 @pytest.fixture
-def stage_on(tmp_path: Path) -> Iterator[Callable[[str], Stage]]:
-    """Make a stage on the broker of a URL."""
+def stage_on(tmp_path: Path) -> Iterator[MakeStage]:
+    """Make a stage on the broker of a URL; the workers may be given another, that of a proxy."""
     stages: list[Stage] = []
 
-    def make(url: str) -> Stage:
-        stages.append(Stage(url, tmp_path))
+    def make(url: str, worker_url: str | None = None) -> Stage:
+        stages.append(Stage(url, tmp_path, worker_url))
         return stages[-1]
 
     yield make
@@ -162,7 +252,7 @@ def stage_on(tmp_path: Path) -> Iterator[Callable[[str], Stage]]:
 
 
 @pytest.fixture(params=["sqlite", "azure"])
-def stage(request: pytest.FixtureRequest, stage_on: Callable[[str], Stage], tmp_path: Path) -> Stage:
+def stage(request: pytest.FixtureRequest, stage_on: MakeStage, tmp_path: Path) -> Stage:
     """A stage on each broker."""
     if request.param == "sqlite":
         return stage_on(f"sqlite:///{tmp_path}/jobs.db")
@@ -171,6 +261,6 @@ def stage(request: pytest.FixtureRequest, stage_on: Callable[[str], Stage], tmp_
 
 
 @pytest.fixture
-def sqlite_stage(stage_on: Callable[[str], Stage], tmp_path: Path) -> Stage:
+def sqlite_stage(stage_on: MakeStage, tmp_path: Path) -> Stage:
     """A stage on SQLite only, for what doesn't depend on the broker."""
     return stage_on(f"sqlite:///{tmp_path}/jobs.db")

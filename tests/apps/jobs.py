@@ -1,30 +1,28 @@
 """Tasks for the tests of real worker processes; each writes down what it does, so that it outlives a kill -9."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
 import time
-from typing import Any
 
+from history_lines import FILE, append, listen, message_of, now
 from qworker import INJECTED, App, Backoff, Context, Reject, Snooze
 
-app = App()
+app = App(listeners=[] if FILE is None else [listen])
 
 
 def note(what: str, n: int, ctx: Context) -> None:
-    """Append one line; a single O_APPEND write is never torn, and is in the kernel's hands when it returns."""
-    line: dict[str, Any] = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt}
-    line |= {"pid": os.getpid(), "at": time.monotonic()}
-    file = os.open(os.environ["HISTORY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, json.dumps(line).encode() + b"\n")
-    os.close(file)
+    """Write down what a handler does."""
+    assert FILE is not None
+    line = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt, "message": message_of(ctx)}
+    append(FILE, line | now())
 
 
 @app.task
 async def quick(n: int, *, ctx: Context = INJECTED) -> None:
     note("start", n, ctx)
+    note("end", n, ctx)
 
 
 @app.task

@@ -1,0 +1,76 @@
+"""The lines of a history, as a worker writes them; they outlive a kill -9."""
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from qworker import Context
+from qworker.events import (
+    Event,
+    JobEvent,
+    JobExpired,
+    JobPoisoned,
+    JobReleased,
+    JobRetried,
+    JobSnoozed,
+    JobStarted,
+    JobStuck,
+    JobSucceeded,
+    LeaseLost,
+    MessagePoisoned,
+    SettleFailed,
+)
+
+FILE: Final = os.environ.get("HISTORY")
+"""Where a worker's history goes; None outside of a worker under test."""
+_SETTLED: Final[dict[type, str]] = {
+    JobSucceeded: "succeeded",
+    JobRetried: "retried",
+    JobReleased: "released",
+    JobSnoozed: "snoozed",
+    JobPoisoned: "poisoned",
+    JobExpired: "expired",
+    LeaseLost: "lost",
+    SettleFailed: "failed",
+}
+
+
+def append(path: str | Path, *lines: dict[str, Any]) -> None:
+    """Append lines; a single O_APPEND write is never torn, and is in the kernel's hands when it returns."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
+def now() -> dict[str, Any]:
+    """Return which process writes, and when on the clock that all processes of the machine share."""
+    written: dict[str, Any] = {"pid": os.getpid(), "at": time.monotonic()}
+    if multiprocessing.parent_process() is not None:
+        written["worker"] = os.getppid()
+    return written
+
+
+def message_of(ctx: Context) -> str | None:
+    """Return the id of a handler's message, which handlers aren't told; None in a child process."""
+    attempt = next(iter(getattr(ctx._save_state, "args", ())), None)
+    return None if attempt is None else str(attempt.lease.message_id)
+
+
+def listen(event: Event) -> None:
+    """Write down what became of a delivery."""
+    if FILE is None:
+        return
+    if isinstance(event, MessagePoisoned):
+        line = {"what": "settled", "as": "poisoned", "job": event.message_id, "attempt": event.dequeue_count}
+    elif isinstance(event, JobEvent) and not isinstance(event, JobStarted):
+        what = {"what": "stuck"} if isinstance(event, JobStuck) else {"what": "settled", "as": _SETTLED[type(event)]}
+        line = what | {"job": event.job.id, "attempt": event.attempt}
+    else:
+        return
+    append(FILE, line | now())
