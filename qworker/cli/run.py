@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from qworker.app import App
     from qworker.brokers.base import Broker
+    from qworker.engine.worker import Worker
     from qworker.settings import Settings
 
 _WRONG_USE, _UNUSABLE = 2, 78
@@ -88,6 +90,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     SIGTERM and Ctrl-C let running jobs finish; a second one releases them at once.
     Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
     """
+    end_on_signals()
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings  # noqa: PLC0415 — the same
 
@@ -113,6 +116,7 @@ def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
         app.use_broker(broker)
     _check_shared(app.broker, settings)
     code = _run_to_the_end(_run_worker(app, settings, supervised=supervised))
+    ignore_signals()
     app.close()
     _leave_stuck_threads(code)
     return code
@@ -147,19 +151,17 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     last_resort.start()
 
     def stop(reason: str) -> None:
-        # A service manager may signal every process, and the supervisor passes its own on: that is one SIGTERM.
-        if not (supervised and reason == signal.SIGTERM.name and worker.stop_reason is not None):
+        if not supervised or worker.stop_reason is None:
             worker.request_stop(reason)
 
-    def on_signal(number: int, _: object) -> None:
+    def on_signal(number: signal.Signals) -> None:
         last_resort.ask()  # the loop may be blocked, and then never gets to stop
         with contextlib.suppress(RuntimeError):  # the loop has closed: it is stopping already
-            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
+            loop.call_soon_threadsafe(stop, number.name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    pass_signals_to(on_signal)
     if supervised:
-        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, loop, stop)
+        loop.add_reader(sys.stdin.fileno(), _hear_supervisor, loop, worker)
     async with worker:
         await worker.stop_requested()
         last_resort.ask()
@@ -167,10 +169,15 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     return 0
 
 
-def _supervisor_gone(loop: asyncio.AbstractEventLoop, stop: Any) -> None:
-    if not os.read(sys.stdin.fileno(), 1024):
-        loop.remove_reader(sys.stdin.fileno())
-        stop("its supervisor is gone")
+def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: "Worker") -> None:
+    if os.read(sys.stdin.fileno(), 1024):
+        if worker.stop_reason is None:  # its signal comes on another way
+            worker.request_stop(signal.SIGTERM.name)
+        worker.request_stop("its supervisor is in a hurry")
+        return
+    loop.remove_reader(sys.stdin.fileno())
+    if worker.stop_reason is None:
+        worker.request_stop("its supervisor is gone")
 
 
 class _LastResort(threading.Thread):
@@ -216,7 +223,20 @@ def _supervise(settings: "Settings") -> int:
         once=settings.burst,
         changes=changes,
     )
-    return asyncio.run(supervisor.run())
+    code = asyncio.run(_run_supervisor(supervisor))
+    ignore_signals()
+    return code
+
+
+async def _run_supervisor(supervisor: Supervisor) -> int:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(_: signal.Signals) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: it has stopped
+            loop.call_soon_threadsafe(supervisor.stop)
+
+    pass_signals_to(on_signal)
+    return await supervisor.run()
 
 
 def _watch() -> Any:

@@ -14,7 +14,12 @@ from qworker.engine.exits import how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
 
 SUPERVISED: Final = "QWORKER_SUPERVISED"
-"""Set to 0, 1, … in a child's environment: it is one worker, and its standard input ends when its supervisor does."""
+"""Set to 0, 1, … in a child's environment: it is one worker, and its standard input ends when its supervisor does.
+
+Signals that come to such a worker after the first are of no account: a service manager may send each to every process,
+and the supervisor passes on its own. What comes through standard input means that it should hurry.
+"""
+_HURRY: Final = b"hurry\n"
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GOOD_LIFE = 1.0, 30.0, 60.0
 """Seconds before a dead process is replaced, doubled each time up to the longest, until one has lived long enough."""
@@ -58,10 +63,7 @@ class Supervisor:
         self._code = 0
 
     async def run(self) -> int:
-        """Keep the processes running until a signal or a fatal exit; return the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        """Keep the processes running until they are stopped, or a fatal exit; return the exit code."""
         self._emit(SupervisorStarted(processes=self._processes, reload=self._changes is not None))
         keepers = [asyncio.create_task(self._keep_one(number)) for number in range(self._processes)]
         reloader = asyncio.create_task(self._reload()) if self._changes else None
@@ -72,14 +74,15 @@ class Supervisor:
 
     def stop(self) -> None:
         """Tell the processes to stop; a second call tells them to hurry."""
-        self._tell_all(signal.SIGINT if self._stopping.is_set() else signal.SIGTERM)
+        self._tell_all(hurry=self._stopping.is_set())
         self._stopping.set()
 
-    def _tell_all(self, *numbers: signal.Signals) -> None:
+    def _tell_all(self, *, hurry: bool = False) -> None:
         for child in tuple(self._children):
             self._expected.add(child)
-            for number in numbers or (signal.SIGTERM,):
-                _send(child, number)
+            _send(child, signal.SIGTERM)
+            if hurry and child.stdin is not None:
+                child.stdin.write(_HURRY)
             asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, signal.SIGKILL)
 
     async def _keep_one(self, number: int) -> None:
@@ -131,7 +134,7 @@ class Supervisor:
         assert self._changes is not None  # noqa: S101 — only started with it
         while True:
             self._emit(Reloading(files=await self._changes()))
-            self._tell_all(signal.SIGTERM, signal.SIGINT)  # the second makes them hurry
+            self._tell_all(hurry=True)
 
 
 def _send(child: Process, number: signal.Signals) -> None:
