@@ -189,6 +189,8 @@ class RenewalFailed:
     retry_in: float
     denied: bool
     """Whether the credential may not renew: more tries don't help."""
+    everywhere: bool = False
+    """Whether all access is denied: the same is told of every queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,10 @@ class PollFailed:
     queue: str
     reason: str
     retry_in: float
+    lasting: bool = False
+    """Whether it takes a person: the queue is not there, or the credential may not poll it."""
+    everywhere: bool = False
+    """Whether all access is denied: the same is told of every queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,8 +70,8 @@ class EventLog:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("qworker")
-        self._failing: dict[tuple[type[events.Event], str], float] = {}
-        """When which failure of which queue was last told."""
+        self._failing: dict[tuple[type[events.Event], str] | None, float] = {}
+        """When which failure of which queue was last told; None: that all access is denied."""
 
     def __call__(self, event: events.Event) -> None:
         """Write the event."""
@@ -79,11 +79,12 @@ class EventLog:
             return
         if isinstance(event, events.PollRecovered):
             self._failing.pop((events.PollFailed, event.queue), None)
+            self._failing.pop(None, None)
         level, name, fields = line_of(event)
         self._log.log(_LEVELS[level], name, **fields)
 
     def _is_news(self, event: events.PollFailed | events.RenewalFailed) -> bool:
-        now, failing = time.monotonic(), (type(event), event.queue)
+        now, failing = time.monotonic(), None if event.everywhere else (type(event), event.queue)
         if now - self._failing.get(failing, -_FAILING_EVERY) < _FAILING_EVERY:
             return False
         self._failing[failing] = now

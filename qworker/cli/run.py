@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qworker.engine.worker import Worker
     from qworker.settings import Settings
 
-_WRONG_USE, _UNUSABLE = 2, 78
+_FAILED, _WRONG_USE, _UNUSABLE = 1, 2, 78
 _LAST_EXIT: Final = 3.5
 """Seconds after the grace when the process ends whatever is still stuck in it."""
 
@@ -166,7 +166,7 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
         await worker.stop_requested()
         last_resort.ask()
     await app.aclose()
-    return 0
+    return 0 if worker.failure is None else _FAILED
 
 
 def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: "Worker") -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from qworker.brokers.base import MAX_BATCH, Message, Queue
-from qworker.errors import AccessDenied, BrokerBusy, text_of
+from qworker.engine.access import Suspended
+from qworker.errors import AccessDenied, BrokerBusy, QueueNotFound, text_of
 from qworker.events import Event, PollFailed, PollRecovered
 
 _GETS_AT_ONCE: Final = 4
@@ -162,8 +163,16 @@ class Fetcher:
         poll.rest = _FIRST_PAUSE if since is None else min(max(poll.rest * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         pause = poll.rest * random.uniform(0.5, 1.0)  # noqa: S311 — the same
         if isinstance(error, AccessDenied):
-            pause = _DENIED_PAUSE
+            pause = error.retry_in if isinstance(error, Suspended) else _DENIED_PAUSE
         elif isinstance(error, BrokerBusy) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
         poll.due = now + pause
-        self._emit(PollFailed(queue=poll.queue.name, reason=text_of(error), retry_in=pause))
+        self._emit(
+            PollFailed(
+                queue=poll.queue.name,
+                reason=text_of(error),
+                retry_in=pause,
+                lasting=isinstance(error, AccessDenied | QueueNotFound),
+                everywhere=isinstance(error, Suspended) and error.everywhere,
+            ),
+        )

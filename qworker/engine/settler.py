@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import Final
 
 from qworker.brokers.base import Broker, check_body
+from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.faultpoints import faultpoint
 from qworker.envelope import Encoding, encode
@@ -121,7 +122,9 @@ async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> No
             if maybe_done:  # an update that was applied, but not answered, has left us without a receipt
                 return
             raise
-        except (BrokerBusy, BrokerUnavailable, AnswerLost) as error:
+        except (BrokerBusy, BrokerUnavailable, AnswerLost, Suspended) as error:
+            if isinstance(error, Suspended) and not error.everywhere:
+                raise  # this right is missing, and the others are not
             maybe_done = maybe_done or isinstance(error, AnswerLost)
             if time.monotonic() + pause >= until:
                 raise

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from qworker.brokers.base import Broker, Message, Queue
+from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.engine.attempt import Received
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.fetcher import Fetcher, Pace
@@ -32,6 +33,8 @@ from qworker.events import (
     JobSucceeded,
     Listener,
     MessagePoisoned,
+    PollFailed,
+    PollRecovered,
     RenewalFailed,
     WorkerStarted,
     WorkerStopped,
@@ -69,7 +72,7 @@ class Worker:
         child_setup: Callable[[], None] | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._broker = broker
+        self._broker = GuardedBroker(broker, Access())
         self._tasks = tasks
         self._settings = settings
         self._encoding = encoding
@@ -87,6 +90,7 @@ class Worker:
         self._in_hand: set[asyncio.Task[None]] = set()
         """Everything from a started job to its settled message."""
         self._emptied: dict[str, float] = {}
+        self._unusable: dict[str, str] = {}
         self._last_active = time.monotonic()
         self._started = 0
         self._fetching: asyncio.Task[None] | None = None
@@ -100,6 +104,11 @@ class Worker:
     def stop_reason(self) -> str | None:
         """Why it was asked to stop; None while it wasn't."""
         return self._stop_reason
+
+    @property
+    def failure(self) -> str | None:
+        """Why a burst left a queue as it was: it isn't there, or may not be polled; None where all were emptied."""
+        return next(iter(self._unusable.values()), None) if self._settings.burst else None
 
     def request_stop(self, reason: str) -> None:
         """Ask it to take no more messages and to end once its jobs have; a second call ends their grace.
@@ -139,14 +148,14 @@ class Worker:
         settings = self._settings
         poll_max = settings.poll_max or self._broker.poll_max
         pace = Pace(settings.lease, min(settings.poll_min or poll_max / 20, poll_max), poll_max)
-        queues = {self._broker.queue(name): weight for name, weight in self._queues.items()}
+        queues: dict[Queue, int] = {self._broker.queue(name): weight for name, weight in self._queues.items()}
         settler = Settler(self._broker, self.name, self._encoding)
         self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit)
         watch = LoopWatch(self._emit, self._pipeline.job_of)
         self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed)
         self._keeper.start()
         self._rights = RightsCheck(self._broker, self._emit)
-        self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._emit)
+        self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._told_by_fetcher)
         self._fetching = asyncio.create_task(self._fetcher.run(), name="qworker-fetcher")
         self._fetching.add_done_callback(self._stopped_fetching)
         self._emit(
@@ -162,10 +171,28 @@ class Worker:
 
     async def _create_queues(self) -> None:
         """Create what is missing. A worker that has no right to, or no connection yet, goes on: its polls will tell."""
-        names = [name for queue in self._queues for name in (queue, poison_queue_of(queue))]
-        for result in await asyncio.gather(*map(self._broker.create_queue, names), return_exceptions=True):
-            if isinstance(result, BrokerUnusable) or not isinstance(result, bool | BrokerError):
-                raise result
+        first, *others = [name for queue in self._queues for name in (queue, poison_queue_of(queue))]
+        if await self._create_queue(first):
+            await asyncio.gather(*map(self._create_queue, others))
+
+    async def _create_queue(self, name: str) -> bool:
+        """Create a queue and say whether others are worth trying. Raises BrokerUnusable."""
+        try:
+            await self._broker.create_queue(name)
+        except BrokerUnusable:
+            raise
+        except BrokerError as error:
+            return not isinstance(error, AccessDenied)
+        return True
+
+    def _told_by_fetcher(self, event: Event) -> None:
+        self._emit(event)
+        if isinstance(event, PollFailed) and event.lasting:
+            self._unusable[event.queue] = event.reason
+            self._emptied[event.queue] = time.monotonic()
+            self._end_burst()
+        elif isinstance(event, PollRecovered):
+            self._unusable.pop(event.queue, None)
 
     def _renewal_failed(self, lease: Lease, error: Exception, retry_in: float) -> None:
         self._emit(
@@ -175,6 +202,7 @@ class Worker:
                 reason=text_of(error),
                 retry_in=retry_in,
                 denied=isinstance(error, AccessDenied),
+                everywhere=isinstance(error, Suspended) and error.everywhere,
             ),
         )
 
@@ -246,7 +274,7 @@ class Worker:
         idle = not self._inbox and not self._in_hand
         asked_since = all(self._emptied.get(name, 0.0) > self._last_active for name in self._queues)
         if self._settings.burst and idle and asked_since and self._stop_reason is None:
-            self.request_stop("nothing is left to do")
+            self.request_stop(self.failure or "nothing is left to do")
 
     async def _stop(self) -> None:
         grace = self._settings.grace

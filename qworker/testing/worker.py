@@ -21,7 +21,8 @@ def run_until_idle(app: App, *, within: float = 30.0, **settings: Any) -> EventR
     *settings* are those of a worker: queues, concurrency, …. For a test without an event loop; arun_until_idle is
     for one with.
 
-    Raises AssertionError, with what happened, if something is left to do after *within* seconds.
+    Raises AssertionError, with what happened, if something is left to do after *within* seconds, or a queue can't be
+    polled.
     """
     return asyncio.run(arun_until_idle(app, within=within, **settings))
 
@@ -36,4 +37,6 @@ async def arun_until_idle(app: App, *, within: float = 30.0, **settings: Any) ->
                 await worker.stop_requested()
         except TimeoutError:
             raise AssertionError(f"not idle within {within:g} s; {happened}") from None
+        if worker.failure is not None:
+            raise AssertionError(worker.failure)
     return happened
