@@ -136,10 +136,11 @@ class Stage:
 
     def env(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("QWORKER_", "AZURE_"))}
-        return kept | {"PYTHONPATH": str(APPS), "QWORKER_BROKER": self.worker_url, "HISTORY": str(self.history.file)}
+        path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")]))
+        return kept | {"PYTHONPATH": path, "QWORKER_BROKER": self.worker_url, "HISTORY": str(self.history.file)}
 
-    def worker(self, *options: str, env: dict[str, str] | None = None) -> WorkerProcess:
-        arguments = ["jobs", "-q", self.queue, "--log-format", "json", "--poll-max", "0.2s", *options]
+    def worker(self, *options: str, app: str = "jobs", env: dict[str, str] | None = None) -> WorkerProcess:
+        arguments = [app, "-q", self.queue, "--log-format", "json", "--poll-max", "0.2s", *options]
         worker = WorkerProcess(arguments, self.env() | (env or {}), self.folder, self.history)
         self._workers.append(worker)
         return worker

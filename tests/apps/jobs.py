@@ -39,6 +39,15 @@ async def block(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
     note("end", n, ctx)
 
 
+@app.task
+async def burn(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    note("end", n, ctx)
+
+
 @app.task(max_attempts=2, backoff=Backoff(base=0))
 async def exit_in_subtask(n: int, *, ctx: Context = INJECTED) -> None:
     note("start", n, ctx)

@@ -41,18 +41,6 @@ async def test_a_thousand_jobs_on_two_processes_take_few_gets(
     assert [] == await asyncio.to_thread(stage.poisoned)
 
 
-def test_a_job_of_three_leases_runs_once(stage: Stage) -> None:
-    jobs.rest.using(queue=stage.queue).enqueue(1, 3 * 2.0)
-    first, second = stage.worker("--lease", "2"), stage.worker("--lease", "2")
-    wait_until(lambda: stage.history.count("end")[1], what="the end of the job")
-    wait_until(lambda: stage.remaining() == 0, what="its deletion")
-
-    assert 1 == stage.history.count()[1]
-    for worker in (first, second):
-        worker.send(signal.SIGTERM)
-        assert 0 == worker.wait(), worker.output
-
-
 def test_a_worker_killed_in_the_middle_loses_nothing(stage: Stage) -> None:
     """Those in flight at the kill run again within lease + 2 s."""
     seed = random.randrange(10**6)
@@ -78,22 +66,6 @@ def test_a_worker_killed_in_the_middle_loses_nothing(stage: Stage) -> None:
     assert all(stage.history.count()[n] == 2 for n in twice)
     survivor.send(signal.SIGTERM)
     assert 0 == survivor.wait(), survivor.output
-
-
-def test_a_handler_that_blocks_the_loop_keeps_its_lease_and_is_named(stage: Stage) -> None:
-    lease = 2
-    stage.worker("--lease", str(lease)).wait_for("worker.started")
-    job = jobs.block.using(queue=stage.queue).enqueue(1, 3.0 * lease)
-    wait_until(stage.history.lines, what="the start")
-    stage.worker("--lease", str(lease)).wait_for("worker.started")
-    wait_until(lambda: stage.history.count("end")[1], what="the end")
-    wait_until(lambda: stage.remaining() == 0, what="its deletion")
-
-    assert 1 == stage.history.count()[1]
-    line = next(line for worker in stage._workers for line in worker.lines("loop.blocked"))
-    assert ("jobs.block", job.id) == (line["task"], line["job"])
-    assert "jobs.py" in line["at"]
-    assert [] == [line for worker in stage._workers for line in worker.lines("lease.lost")]
 
 
 def test_sigterm_under_load_loses_nothing_and_spends_no_attempt(stage: Stage) -> None:
