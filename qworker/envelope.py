@@ -17,13 +17,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
-from qworker.errors import InvalidEnvelope
+from qworker.brokers.base import check_body
+from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job
 
 VERSION: Final = 1
 Encoding = Literal["text", "base64"]
 """How a body goes over the wire: as the JSON text itself, or as Base64 of it, which Azure Functions expects."""
 
+_HISTORY: Final = frozenset({"releases"})
+"""What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -78,9 +81,21 @@ def decode(body: str, *, message_id: str) -> Job:
     )
 
 
+def without_history(body: str) -> str:
+    """Return a body as it was before its first delivery, except for its state; what is no envelope is left as it is."""
+    try:
+        fields = as_fields(body)
+        first = {key: value for key, value in fields.items() if key not in _HISTORY}
+        if len(first) == len(fields):
+            return body
+        return check_body(as_body(first, "text" if _is_plain(body) else "base64"))
+    except (InvalidEnvelope, MessageTooLarge, RecursionError):  # another's JSON may have been the shorter one
+        return body
+
+
 def as_fields(body: str) -> dict[str, Any]:
     """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
-    text = body if body.lstrip()[:1] in {"{", "["} else _from_base64(body)
+    text = body if _is_plain(body) else _from_base64(body)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
         if _SURROGATE.search(text):
@@ -94,6 +109,10 @@ def as_fields(body: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidEnvelope(f"it is a JSON {type(value).__name__}, not an object")
     return value
+
+
+def _is_plain(body: str) -> bool:
+    return body.lstrip()[:1] in {"{", "["}
 
 
 def _from_base64(body: str) -> str:

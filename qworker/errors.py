@@ -12,6 +12,7 @@
     ├── MessageTooLarge           over 64 KiB as sent
     ├── EnqueueUncertain          the answer to a put was lost: the job may be queued
     ├── PartlyEnqueued            only some of many jobs were accepted
+    ├── PartlyReplayed            only some poisoned jobs were put back
     └── BrokerError               what a broker answered, or failed to
         ├── QueueNotFound
         ├── QueueBeingDeleted
@@ -105,6 +106,14 @@ class PartlyEnqueued(QworkerError):
             f"{len(accepted)} of {total} jobs are queued, {len(uncertain)} may be, {len(refused)} are not: {reason}",
         )
         self.accepted, self.uncertain, self.refused = accepted, uncertain, refused
+
+
+class PartlyReplayed(QworkerError):
+    """A replay of a poison queue ended early; what was not put back is still there."""
+
+    def __init__(self, count: int, queue: str, reason: Exception) -> None:
+        super().__init__(f"only {count} jobs were put back into {queue!r}, the others are still given up: {reason}")
+        self.count, self.queue = count, queue
 
 
 class BrokerError(QworkerError):

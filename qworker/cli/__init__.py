@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from qworker.cli.enqueue import enqueue
+from qworker.cli.poison import poison, show_help_alone
 from qworker.cli.run import run
 from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
@@ -23,7 +24,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 cli = typer.Typer(
     name="qworker",
     help="Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -39,17 +40,19 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 — a flag's callback
 
 @cli.callback()
 def _options(
+    ctx: typer.Context,
     *,
-    version: Annotated[  # its callback does the work
+    version: Annotated[  # noqa: ARG001 — its callback does the work
         bool,
         typer.Option("--version", "-V", help="Print the version and exit.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
-    pass
+    show_help_alone(ctx)
 
 
 cli.command()(run)
 cli.command()(enqueue)
+cli.add_typer(poison, name="poison")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from qworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from qworker.app import App
+    from qworker.brokers.base import Broker
 
 
 def load_app(reference: str) -> "App":
@@ -35,6 +36,17 @@ def load_app(reference: str) -> "App":
     if not default_app.tasks:
         raise ConfigurationError(f"module {module_name!r} has no App and no @task")
     return default_app
+
+
+def load_broker(url: str | None, app: str | None) -> "Broker":
+    """Return the broker of *url*, else that of the app that is given or set, else the one that is set."""
+    from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — see above
+    from qworker.settings import Settings  # noqa: PLC0415 — see above
+
+    if url is not None:
+        return broker_from_url(url)
+    settings = Settings.load({"app": app})
+    return broker_from_url(settings.broker_url()) if settings.app is None else load_app(settings.app).broker
 
 
 def _named_app(module: ModuleType, name: str) -> "App":

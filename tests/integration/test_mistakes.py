@@ -61,6 +61,22 @@ MISTAKES = [
         "jobs.fail, jobs.ignore_cancel, "
         "jobs.log_lines, jobs.quick, jobs.reject, jobs.rest, jobs.sleep_in_thread, jobs.snooze_once",
     ),
+    Mistake("poison replay mail", "queue 'mail-poison' does not exist", 1),
+    Mistake("poison replay mail-poison", "name the queue that the jobs came from: mail"),
+    Mistake(
+        "poison replay Mail",
+        "queue name 'Mail' is not allowed: use lower-case letters, digits and single hyphens between them",
+    ),
+    Mistake(
+        "poison replay mail -n 0",
+        "Invalid value for '--limit' / '-n': Input should be greater than or equal to 1; "
+        "see 'qworker poison replay --help'",
+    ),
+    Mistake(
+        "poison replay mail --broker sqlite://",
+        "sqlite:// (in memory) is of one process only: there is nothing to replay",
+    ),
+    Mistake("poison list", "No such command 'list'; see 'qworker poison --help'"),
     Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),
     Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n'", 1),
     Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments", 1),
@@ -171,8 +187,11 @@ def test_what_works_says_little(sqlite_stage: Stage, here: Path) -> None:
     ended = _run(["enqueue", "jobs.quick", "--args", "[1]", "-q", sqlite_stage.queue], sqlite_stage, here)
     assert (0, "", 36) == (ended.returncode, ended.stderr, len(ended.stdout.strip()))
     assert 1 == sqlite_stage.remaining()
+    for group in ([], ["poison"]):
+        alone = _run(group, sqlite_stage, here)
+        assert (0, "", True) == (alone.returncode, alone.stderr, alone.stdout.startswith("Usage: "))
     assert "qworker 0.1.0\n" == _run(["--version"], sqlite_stage, here).stdout
-    for command in ([], ["run"], ["enqueue"]):
+    for command in ([], ["run"], ["enqueue"], ["poison"], ["poison", "replay"]):
         assert "Usage: " in _run([*command, "--help"], sqlite_stage, here).stdout
 
 

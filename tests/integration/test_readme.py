@@ -104,6 +104,7 @@ def test_every_block_has_its_test() -> None:
         ("A first task", ["python", "console"]),
         ("The same on Azure", ["console", "console", "console"]),
         ("Options", ["python", "toml"]),
+        ("Jobs that were given up", ["console"]),
         ("Testing your tasks", ["python"]),
     ] == [(title, [found.language for found in group]) for title, group in groupby(BLOCKS, lambda found: found.section)]
     assert README.count("```") == 2 * len(BLOCKS)
@@ -181,6 +182,19 @@ def test_the_settings_in_pyproject(folder: Path, environment: dict[str, str]) ->
 
     (ready,) = log_lines(output, "worker.started")
     assert ("mail,default", "90s", 1) == (ready["queues"], ready["lease"], ready["tasks"])
+
+
+def test_jobs_that_were_given_up_are_put_back(folder: Path, environment: dict[str, str]) -> None:
+    write_module(folder, block("Options", "python").replace("send.enqueue_many([", 'send.enqueue_many([("no",), '))
+    run([sys.executable, "mail.py"], cwd=folder, environment=environment)
+    worked = run([*PROGRAMS["qworker"], "run", "mail", "--burst"], cwd=folder, environment=environment)
+    assert 2 == len(log_lines(worked, "job.poisoned"))
+
+    output = play(block("Jobs that were given up", "console"), folder, environment)
+
+    assert "1 job put back into mail\n1 job put back into mail\n" == output
+    worked = run([*PROGRAMS["qworker"], "run", "mail", "--burst"], cwd=folder, environment=environment)
+    assert [1, 1] == [line["attempt"] for line in log_lines(worked, "job.poisoned")]
 
 
 def test_the_tests_of_a_task(folder: Path, environment: dict[str, str]) -> None:

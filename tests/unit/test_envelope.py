@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qworker.brokers.base import check_text
-from qworker.envelope import Encoding, decode, encode
+from qworker.brokers.base import MAX_BODY_BYTES, check_text
+from qworker.envelope import Encoding, as_body, decode, encode, without_history
 from qworker.errors import InvalidEnvelope
 from qworker.job import Job
 
@@ -177,3 +177,21 @@ def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
     except InvalidEnvelope:
         return
     assert job == decode(encode(job), message_id="m1")
+
+
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_a_body_without_history_is_as_it_was_sent(encoding: Encoding) -> None:
+    job = Job("j1", "t", ["naïve"], {"k": 1}, state={"page": 7}, headers={"trace": "x"})
+    assert encode(job, encoding) == without_history(encode(replace(job, releases=3), encoding))
+
+
+@pytest.mark.parametrize("body", ['{ "task":"t", "more":1e2 }', "no JSON", "", '["releases"]'])
+def test_a_body_that_has_no_history_is_not_rewritten(body: str) -> None:
+    assert body == without_history(body)
+
+
+def test_a_body_that_would_outgrow_a_message_keeps_its_history() -> None:
+    short = "[" + ",".join(["1e15"] * 13_000) + "]"
+    body = f'{{"task":"t","args":{short},"releases":1}}'
+    assert len(body) <= MAX_BODY_BYTES < len(as_body(json.loads(body)))
+    assert body == without_history(body)
