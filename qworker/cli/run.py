@@ -219,13 +219,20 @@ def _supervise(settings: "Settings") -> int:
         settings.processes,
         grace=settings.grace,
         emit=EventLog(),
-        fatal=frozenset() if settings.reload else frozenset({_WRONG_USE, _UNUSABLE}),
+        fatal=_fatal(settings),
         once=settings.burst,
         changes=changes,
     )
     code = asyncio.run(_run_supervisor(supervisor))
     ignore_signals()
     return code
+
+
+def _fatal(settings: "Settings") -> frozenset[int]:
+    """Return the exit codes of a worker after which another would only say the same."""
+    if settings.reload:  # but for another version of the code
+        return frozenset()
+    return frozenset({_WRONG_USE, _UNUSABLE, *([_FAILED] if settings.burst else [])})
 
 
 async def _run_supervisor(supervisor: Supervisor) -> int:

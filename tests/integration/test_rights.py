@@ -16,6 +16,7 @@ from qworker.brokers.base import Right
 from qworker.errors import AccessDenied
 from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
 from qworker.testing import EventRecorder
+from stage import Stage
 
 _NAMES = {
     "a": "add",
@@ -134,3 +135,23 @@ async def test_a_check_of_a_right_leaves_nothing_behind(
     assert 0 == await whole.queue(queue).count()
     await limited.aclose()
     await whole.aclose()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_burst_that_may_not_poll_ends_and_says_why(
+    stage_on: Callable[[str], Stage], url_with: Callable[[str], str], processes: str
+) -> None:
+    worker = stage_on(url_with("ua")).worker("--burst", "-p", processes)
+    assert 1 == worker.wait(), worker.output
+    assert "permission 'p'" in worker.lines("poll.failed")[0]["reason"]
+    assert "Traceback" not in worker.output
+
+
+def test_a_burst_on_a_queue_that_it_can_not_create_ends(
+    stage_on: Callable[[str], Stage], url_with: Callable[[str], str]
+) -> None:
+    stage = stage_on(url_with("pua"))
+    worker = stage.worker("--burst")
+    assert 1 == worker.wait(), worker.output
+    [line] = worker.lines("poll.failed")
+    assert f"queue '{stage.queue}' does not exist" == line["reason"]

@@ -297,3 +297,23 @@ def test_renewals_of_a_queue_that_keep_failing_are_told_of_twice_a_minute(
         ("renewal.failed", "other"),
         ("poll.failed", "mail"),
     ] == [(line["event"], line["queue"]) for line in told]
+
+
+def test_that_all_access_is_denied_is_told_of_once_for_all_queues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
+    logs.configure("info", "json")
+    log = logs.EventLog()
+    poll = events.PollFailed(queue="mail", reason="403", retry_in=5.0, lasting=True, everywhere=True)
+    renewal = events.RenewalFailed(
+        queue="mail", message_id="m1", reason="403", retry_in=5.0, denied=True, everywhere=True
+    )
+    for now in (1000.0, 1015.0, 1029.0, 1031.0):  # noqa: B007 — read by the clock above
+        for failed in (poll, dataclasses.replace(poll, queue="other"), renewal):
+            log(failed)
+    log(events.PollRecovered(queue="mail", seconds=31.0))
+    log(poll)
+    told = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert ["poll.failed", "poll.failed", "poll.recovered", "poll.failed"] == told

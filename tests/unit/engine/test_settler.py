@@ -10,6 +10,7 @@ from doubles import ScriptedBroker, ScriptedQueue, message
 from qworker import App
 from qworker.brokers.base import MAX_BODY_BYTES
 from qworker.engine import settler as settler_module
+from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.settler import Settler
@@ -221,6 +222,23 @@ async def test_a_refusal_for_good_is_not_tried_again(
     queue.will("update", refusal)
     with pytest.raises(type(refusal)):
         await settler.settle(attempt, Reappear(7, counted=True))
+    assert 1 == len(queue.calls)
+
+
+async def test_while_all_access_is_denied_a_settlement_is_tried_again(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue
+) -> None:
+    queue.will("delete", *[Suspended("403", 5, everywhere=True)] * 3)
+    await settler.settle(attempt, Delete())
+    assert 4 == len(queue.calls)
+
+
+async def test_where_just_this_right_is_missing_it_is_not(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue
+) -> None:
+    queue.will("delete", Suspended("403", 5, everywhere=False))
+    with pytest.raises(AccessDenied):
+        await settler.settle(attempt, Delete())
     assert 1 == len(queue.calls)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from doubles import ScriptedBroker, message, until
+from doubles import ScriptedBroker, ScriptedQueue, message, until
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine import worker as worker_module
 from qworker.envelope import decode, encode
-from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable
+from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable, QueueNotFound
 from qworker.events import (
     Event,
     JobExpired,
@@ -29,6 +29,7 @@ from qworker.events import (
     LoopBlocked,
     MessagePoisoned,
     PollFailed,
+    PollRecovered,
     RenewalFailed,
     RightMissing,
     SettleFailed,
@@ -716,6 +717,95 @@ async def test_a_renewal_that_is_denied_is_told_of(app: App, recorder: EventReco
         told.set()
         await recorder.wait_for(JobSucceeded)
     assert ("default", "m1", "403", True) == (failed.queue, failed.message_id, failed.reason, failed.denied)
+
+
+async def test_while_all_is_denied_queues_and_jobs_share_a_pause(
+    app: App, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.5)
+    monkeypatch.setattr("qworker.engine.access._TURN", 0.1)
+
+    @app.task(name="long")
+    async def long() -> None:
+        await recovered.wait()
+
+    class Denying(ScriptedQueue):
+        async def _answer(self, method: str, *arguments: Any, otherwise: Any) -> Any:
+            asked.append(method)
+            if not granted:
+                raise AccessDenied("403")
+            return await super()._answer(method, *arguments, otherwise=otherwise)
+
+    recovered, granted, asked = asyncio.Event(), True, list[str]()
+    scripted = ScriptedBroker()
+    scripted.queues = {name: Denying(name) for name in ("one", "one-poison", "two", "two-poison")}
+    for name in ("one", "two"):
+        scripted.queue(name).will("get", [message('{"task":"long"}')])
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder], queues="one,two", lease=6, poll_max=0.02) as worker:
+        await until(lambda: {"one", "two"} == {event.queue for event in recorder.of(JobStarted)})
+        granted = False
+        await asyncio.sleep(2.5)
+        asked.clear()
+        began = time.monotonic()
+        await asyncio.sleep(2.5)
+        assert 2 <= len(asked) <= (time.monotonic() - began) / 0.5 + 1
+        granted = True
+        await until(lambda: {"one", "two"} == {event.queue for event in recorder.of(PollRecovered)})
+        recovered.set()
+        await until(lambda: len(recorder.of(JobSucceeded)) == 2)
+        assert worker.failure is None
+    assert [] == recorder.of(LeaseLost)
+
+
+async def test_a_job_that_ends_while_all_is_denied_is_settled_once_it_is_not(
+    app: App, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.2)
+
+    @app.task(name="ok")
+    async def ok() -> None: ...
+
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("get", [message('{"task":"ok"}')])
+    scripted.queue("default").will("delete", *[AccessDenied("403")] * 3)
+    scripted.queue("default").will("get", *[AccessDenied("403")] * 2)
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder]):
+        await recorder.wait_for(JobSucceeded)
+    assert 4 == len(scripted.queue("default").called("delete"))
+
+
+@pytest.mark.parametrize("refusal", [AccessDenied("403"), QueueNotFound("first")])
+async def test_a_burst_ends_where_a_queue_can_not_be_polled(
+    recorder: EventRecorder, refusal: AccessDenied | QueueNotFound
+) -> None:
+    done: list[int] = []
+    scripted = ScriptedBroker()
+    app = App(broker=scripted)
+
+    @app.task(name="ok")
+    async def ok() -> None:
+        done.append(1)
+
+    scripted.queue("first").will("get", *[refusal] * 100)
+    scripted.queue("second").will("get", [message('{"task":"ok"}')])
+    async with asyncio.timeout(30), app.worker(listeners=[recorder], burst=True, queues="first,second") as worker:
+        await worker.stop_requested()
+    assert [1] == done
+    assert str(refusal) == worker.failure == worker.stop_reason
+    with pytest.raises(AssertionError, match=str(refusal)):
+        await arun_until_idle(app, queues="first")
+
+
+async def test_a_worker_that_is_no_burst_has_not_failed(app: App, recorder: EventRecorder) -> None:
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("get", QueueNotFound("default"))
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder]) as worker:
+        assert (await recorder.wait_for(PollFailed)).lasting
+        assert worker.failure is None
+        await recorder.wait_for(PollRecovered)
 
 
 async def test_a_listener_that_fails_costs_no_job(app: App, caplog: pytest.LogCaptureFixture) -> None:
