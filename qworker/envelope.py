@@ -22,6 +22,8 @@ from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job
 
 VERSION: Final = 1
+MAX_DEPTH: Final = 200
+"""Levels of a body's arrays and objects. Python's own limits differ by version, and between reading and writing."""
 Encoding = Literal["text", "base64"]
 """How a body goes over the wire: as the JSON text itself, or as Base64 of it, which Azure Functions expects."""
 
@@ -30,12 +32,13 @@ _HISTORY: Final = frozenset({"releases"})
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOO_DEEP: Final = f"its JSON is nested over {MAX_DEPTH} levels deep"
 
 
 def encode(job: Job, encoding: Encoding = "text") -> str:
     """Return the body of a message that carries *job*.
 
-    Raises ValueError for what JSON can't say: a lone surrogate, a number that is not finite.
+    Raises ValueError for what JSON can't say: a lone surrogate, a number that is not finite, or too many levels.
     """
     fields: dict[str, Any] = {"v": VERSION, "id": job.id, "task": job.task, "args": job.args, "kwargs": job.kwargs}
     if job.enqueued_at is not None:
@@ -48,6 +51,8 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
         fields["state"] = job.state
     if job.headers:
         fields["headers"] = dict(job.headers)
+    if _is_deep(fields):
+        raise ValueError(_TOO_DEEP)
     return as_body(fields, encoding)
 
 
@@ -103,16 +108,26 @@ def as_fields(body: str) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise InvalidEnvelope("it holds a lone surrogate, which is no character") from None
     except RecursionError:
-        raise InvalidEnvelope("its JSON is nested too deeply") from None
+        raise InvalidEnvelope(_TOO_DEEP) from None
     except ValueError as error:  # a JSONDecodeError, or an integer of more digits than Python converts
         raise InvalidEnvelope(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidEnvelope(f"it is a JSON {type(value).__name__}, not an object")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise InvalidEnvelope(_TOO_DEEP)
     return value
 
 
 def _is_plain(body: str) -> bool:
     return body.lstrip()[:1] in {"{", "["}
+
+
+def _is_deep(value: Any) -> bool:
+    level, depth = [value], 0
+    while level and depth < MAX_DEPTH:
+        members = (each.values() if isinstance(each, dict) else each for each in level)
+        level, depth = [member for some in members for member in some if isinstance(member, dict | list)], depth + 1
+    return bool(level)
 
 
 def _from_base64(body: str) -> str:

@@ -17,6 +17,7 @@ from qworker.errors import (
     BrokerBusy,
     BrokerError,
     BrokerUnavailable,
+    InvalidArguments,
     LeaseLost,
     MessageTooLarge,
     QueueNotFound,
@@ -67,7 +68,10 @@ class Settler:
         """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
         assert attempt.task is not None  # noqa: S101 — it is running
         job = replace(attempt.job, state=encode_state(attempt.task, state))
-        body = check_body(encode(job, self.encoding))
+        try:
+            body = check_body(encode(job, self.encoding))
+        except ValueError as error:
+            raise InvalidArguments(job.task, f"a state that can't be saved as JSON: {error}") from None
         # Shielded: a handler that is cancelled now must not take the new receipt with it.
         await asyncio.shield(attempt.lease.save(body))
         attempt.job = job

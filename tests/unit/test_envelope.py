@@ -66,9 +66,9 @@ def test_base64_is_that_of_the_text() -> None:
     assert encode(job).encode() == base64.b64decode(encode(job, "base64"), validate=True)
 
 
-@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf")])
-def test_what_json_cannot_say_is_not_encoded(value: object) -> None:
-    with pytest.raises(ValueError, match=r"surrogates|JSON compliant"):
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf"), json.loads("[" * 199 + "]" * 199)])
+def test_what_no_worker_could_read_is_not_encoded(value: object) -> None:
+    with pytest.raises(ValueError, match=r"surrogates|JSON compliant|over 200 levels deep"):
         encode(Job("j1", "t", [value]))
 
 
@@ -109,9 +109,12 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "base64 without padding": ("eyJ0YXNrIjoidCJ9eyJ0", "not JSON"),
     "bad base64": ("eyJ0YXNr*", "neither"),
     "bad UTF-8 in base64": (_base64(b'{"task":"\xff"}'), "not UTF-8"),
-    "deep arrays": ("[" * 100_000, "too deeply|not JSON"),
-    "deep closed arrays": ('{"task":"t","args":' + "[" * 100_000 + "]" * 100_000 + "}", "too deeply|not JSON"),
-    "deep objects": ('{"task":"t","kwargs":' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "}", "too deeply|not JSON"),
+    "deep arrays": ("[" * 100_000, "levels deep|not JSON"),
+    "deep closed arrays": ('{"task":"t","args":' + "[" * 100_000 + "]" * 100_000 + "}", "levels deep|not JSON"),
+    "deep objects": ('{"task":"t","kwargs":' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "}", "levels deep|not JSON"),
+    "201 levels": (f'{{"task":"t","args":{"[" * 200}{"]" * 200}}}', "over 200 levels deep"),
+    "201 levels of objects": ('{"task":"t","x":' + '{"a":' * 200 + "1" + "}" * 201, "over 200 levels deep"),
+    "a deep version": (f'{{"task":"t","v":{"[" * 900}{"]" * 900}}}', "over 200 levels deep"),
     "huge integer": (f'{{"task":"t","args":[{"9" * 5000}]}}', "not JSON"),
     "huge float": ('{"task":"t","args":[1e400]}', "too large"),
     "huge negative float": ('{"task":"t","args":[-1e400]}', "too large"),
@@ -154,6 +157,12 @@ def test_hostile_body(body: str, why: str) -> None:
 def test_hostile_body_in_base64(body: str) -> None:
     with pytest.raises(InvalidEnvelope):
         decode(_base64(body.encode()), message_id="m1")
+
+
+def test_200_levels_are_read_and_written() -> None:
+    wide = [[1]] * 1000
+    job = decode(f'{{"task":"t","args":{"[" * 199}{"]" * 199},"state":{json.dumps(wide)}}}', message_id="m1")
+    assert job == decode(encode(job), message_id="m1")
 
 
 @given(texts | values.map(json.dumps) | st.binary().map(_base64))

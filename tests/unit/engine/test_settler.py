@@ -38,6 +38,10 @@ app = App(broker="sqlite://")
 async def counted() -> None: ...
 
 
+@app.task(name="loose")
+async def loose() -> None: ...
+
+
 WHY = Failure("ValueError", "no")
 BODY = '{"task":"counted","from":"elsewhere","kwargs":{ }}'
 
@@ -273,6 +277,9 @@ async def test_a_checkpoint_that_can_not_be_is_not_sent(
         await settler.save_state(attempt, {"done": "much"})
     with pytest.raises(MessageTooLarge):
         await settler.save_state(attempt, {"x" * MAX_BODY_BYTES: 1})
+    attempt.task = loose
+    with pytest.raises(InvalidArguments, match="over 200 levels deep"):
+        await settler.save_state(attempt, json.loads("[" * 200 + "]" * 200))
     assert [] == queue.calls
     assert attempt.job.state is None
 
