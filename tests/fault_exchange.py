@@ -126,14 +126,12 @@ class Client:
                 await self._writer.drain()
 
     def drop(self, how: How) -> None:
-        """End the connection."""
-        if self.gone:
-            return
+        """End the connection; a reset also ends one that waits for the client to read the rest."""
         if how == "FIN":
             self._writer.close()
             return
-        connection: socket.socket = self._writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        with suppress(OSError):  # if it is closed already
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._writer.transport.abort()
 
     async def gives_up(self) -> None:
@@ -177,10 +175,10 @@ class Exchange:
 
     async def forward(self) -> Response:
         """Have the service do what is asked, and return its whole answer."""
-        response = self.revise(await self.upstream.ask(self.request))
+        response = await self.upstream.ask(self.request)
         self.seen.upstream = response.status
         self.seen.messages += tuple(map(_delivered, _MESSAGE.findall(response.body)))
-        return response
+        return self.revise(response)
 
     async def answer(self, response: Response) -> None:
         """Answer the client."""

@@ -6,7 +6,6 @@ It lives on a thread and event loop of its own; everything public may be used fr
 import asyncio
 import json
 import os
-import random
 import socket
 import threading
 import time
@@ -22,6 +21,7 @@ import pytest
 from azurite_server import Azurite, connection_string
 from fault_actions import error_response
 from fault_exchange import LOST, Client, Exchange, Seen, Upstream
+from fault_report import Fault
 from fault_rules import Rule
 from http_messages import Response, header, read_head, read_request
 
@@ -78,7 +78,7 @@ class FaultProxy:
         self._requests: Counter[str] = Counter()
         self._log: list[Seen] = []
         self._clients: set[Client] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would forget them
         self._server: asyncio.Server | None = None
         self._place = socket.socket()
         self._loop = asyncio.new_event_loop()
@@ -148,6 +148,7 @@ class FaultProxy:
     def refuse(self) -> None:
         """Refuse new connections and reset those there are."""
         self._run(self._stop_listening())
+        self._run(self._reset())
 
     def accept(self) -> None:
         """Accept connections again."""
@@ -172,24 +173,30 @@ class FaultProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def _reset(self) -> None:
         for client in self._clients:
-            if client.exchange is not None and not client.gone:
+            if client.exchange is not None and not client.gone and not client.exchange.seen.action:
                 client.exchange.seen.action = "Refuse"
                 self._record(client.exchange.seen)
             client.drop("RST")
 
     async def _end(self) -> None:
         await self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._clients:
+            client.drop("RST")
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(reader, writer)
         self.accepted += 1
         if self._server is None:
             client.drop("RST")
-        self._start(self._serve(client))
+        else:
+            self._start(self._serve(client))
 
     def _start(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -210,9 +217,9 @@ class FaultProxy:
                 await self._handle(head, client, upstream)
                 client.exchange, client.idle_since = None, time.monotonic()
         finally:
-            self._clients.discard(client)
             await upstream.close()
             await client.close()
+            self._clients.discard(client)
 
     async def _handle(self, head: bytes, client: Client, upstream: Upstream) -> None:
         try:
@@ -311,10 +318,9 @@ def _append(file: Path, line: Mapping[str, Any]) -> None:
 
 
 @pytest.fixture
-def fault_proxy(azurite: Azurite) -> Iterator[FaultProxy]:
-    """A proxy in front of Azurite, on a thread of its own; that it did nothing unasked is checked at the end."""
-    proxy = FaultProxy(azurite.port, seed=random.randrange(10**6))
-    print("fault proxy's seed", proxy.seed)  # noqa: T201 — pytest shows it on failure
+def fault_proxy(azurite: Azurite, fault: Fault) -> Iterator[FaultProxy]:
+    """A proxy in front of Azurite with the test's seed; that it did nothing unasked is checked at the end."""
+    proxy = FaultProxy(azurite.port, fault.seed)
     proxy.start()
     try:
         yield proxy

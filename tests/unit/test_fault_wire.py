@@ -1,0 +1,195 @@
+"""What the fault-injecting proxy does on the wire, in front of a service that answers what a test says."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from fault_actions import Action, Answer, ChangeXML, CloseAfterAnswer, CutBody, Delay, DropBefore, Trickle
+from fault_proxy import FaultProxy
+from fault_rules import Rule
+from stage import wait_until
+
+GET = b"GET /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\n\r\n"
+PUT = b"POST /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n<a/>"
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n6;x=y\r\n456789\r\n0\r\n\r\n"
+ONE_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n"
+EMPTY = b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n"
+
+
+@dataclass
+class Service:
+    """Answers each request with the next of its answers, and then with the last one again."""
+
+    port: int = 0
+    answers: list[bytes] = field(default_factory=lambda: [PLAIN])
+    asked: list[tuple[float, bytes]] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(65536):
+            self.asked.append((time.monotonic(), request))
+            writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+        writer.close()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield service
+
+
+@pytest.fixture
+async def proxy(service: Service) -> AsyncIterator[FaultProxy]:
+    proxy = FaultProxy(service.port)
+    proxy.start()
+    yield proxy
+    await asyncio.to_thread(proxy.close)
+
+
+async def ask(proxy: FaultProxy, request: bytes, *, until: int | None = None) -> bytes:
+    """Send on a new connection, and return what comes: so many bytes, or everything until it ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    try:
+        writer.write(request)
+        return await (reader.read() if until is None else reader.readexactly(until))
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(("sent", "passed"), [(PLAIN, PLAIN), (CHUNKED, ONE_CHUNK), (EMPTY, EMPTY)])
+async def test_an_answer_passes_unchanged(proxy: FaultProxy, service: Service, sent: bytes, passed: bytes) -> None:
+    service.answers = [sent]
+    assert passed == await ask(proxy, GET, until=len(passed))
+    assert [GET] == [request for _, request in service.asked]
+    assert [] == proxy.errors
+
+
+async def test_requests_sent_at_once_are_answered_in_turn(proxy: FaultProxy, service: Service) -> None:
+    service.answers = [PLAIN, CHUNKED, EMPTY]
+    expected = PLAIN + ONE_CHUNK + EMPTY
+    assert expected == await ask(proxy, GET + PUT + GET, until=len(expected))
+    assert [GET, PUT, GET] == [request for _, request in service.asked]
+    assert {"get": 2, "put": 1} == proxy.requests
+
+
+@pytest.mark.parametrize("request_head", [GET, GET.replace(b"Host: h", b"Connection: close")])
+async def test_a_connection_ends_where_one_side_says_so(
+    proxy: FaultProxy, service: Service, request_head: bytes
+) -> None:
+    closing = PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
+    service.answers = [closing if request_head == GET else PLAIN]
+    assert service.answers[0] == await ask(proxy, request_head)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"), [(PLAIN, PLAIN[:-5]), (CHUNKED, ONE_CHUNK.partition(b"a\r\n")[0] + b"a\r\n0123456")]
+)
+async def test_a_body_is_cut_at_half(proxy: FaultProxy, service: Service, sent: bytes, expected: bytes) -> None:
+    service.answers = [sent]
+    proxy.add(Rule(CutBody("FIN")))
+    assert expected == await ask(proxy, GET)
+    assert (200, None) == (proxy.log[0].upstream, proxy.log[0].status)
+
+
+@pytest.mark.parametrize("action", [CutBody("RST"), DropBefore("RST")])
+async def test_a_reset_is_a_reset(proxy: FaultProxy, action: Action) -> None:
+    proxy.add(Rule(action))
+    with pytest.raises(ConnectionResetError):
+        await ask(proxy, GET)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (PLAIN, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n987"),
+        (CHUNKED, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n987\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_changed_body_is_framed_anew(proxy: FaultProxy, service: Service, sent: bytes, expected: bytes) -> None:
+    service.answers = [sent]
+    proxy.add(Rule(ChangeXML(lambda body: body[:-4:-1])))
+    assert expected == await ask(proxy, GET, until=len(expected))
+
+
+async def test_a_connection_closed_after_the_answer_was_not_announced(proxy: FaultProxy) -> None:
+    proxy.add(Rule(CloseAfterAnswer()))
+    assert PLAIN == await ask(proxy, GET)
+
+
+async def test_a_gateways_error_has_no_code(proxy: FaultProxy) -> None:
+    proxy.add(Rule(Answer(502)))
+    assert b"error-code" not in await ask(proxy, GET.replace(b"Host: h", b"Connection: close"))
+    assert [502] == [seen.status for seen in proxy.log]
+
+
+async def test_a_trickle_takes_its_time(proxy: FaultProxy, service: Service) -> None:
+    service.answers = [PLAIN.replace(b"10", b"2000") + b"x" * 1990]
+    proxy.add(Rule(Trickle(10_000)))
+    began = time.monotonic()
+    assert service.answers[0] == await ask(proxy, GET, until=len(service.answers[0]))
+    assert time.monotonic() - began >= 0.15  # the last of 500-byte steps isn't waited for
+    wait_until(lambda: proxy.log[0].status == 200, what="the answer's status")
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_delay_holds_the_request_or_the_answer(proxy: FaultProxy, service: Service, *, before: bool) -> None:
+    proxy.add(Rule(Delay(0.3, before=before)))
+    sent_at = time.monotonic()
+    await ask(proxy, GET, until=len(PLAIN))
+    answered_at = time.monotonic()
+    [(asked_at, _)] = service.asked
+    assert 0.3 <= (asked_at - sent_at if before else answered_at - asked_at)
+
+
+async def test_a_client_that_goes_away_in_the_middle_harms_nobody(proxy: FaultProxy, service: Service) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(PUT[:-2])
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections == 1, what="the connection")
+    writer.close()
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections == 0, what="its end")
+    assert PLAIN == await ask(proxy, GET, until=len(PLAIN))
+    assert [GET] == [request for _, request in service.asked]
+    assert ([], 2) == (proxy.errors, proxy.accepted)
+
+
+async def test_a_service_that_fails_by_itself_is_told(proxy: FaultProxy, service: Service) -> None:
+    service.answers = [PLAIN[:-1], PLAIN]
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    proxy.upstream = proxy.port + 0
+    proxy.upstream = 1
+    writer.write(GET)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    await asyncio.to_thread(wait_until, lambda: proxy.errors, what="the error")
+    assert [ConnectionRefusedError] == [type(error) for error in proxy.errors]
+
+
+async def test_what_a_test_does_wrong_is_told(proxy: FaultProxy) -> None:
+    proxy.add(Rule(ChangeXML(lambda _: bytes(-1))))
+    assert b"" == await ask(proxy, GET)
+    await asyncio.to_thread(wait_until, lambda: proxy.errors, what="the error")
+    assert [ValueError] == [type(error) for error in proxy.errors]
+
+
+async def test_what_is_under_way_at_the_end_is_ended(proxy: FaultProxy, service: Service) -> None:
+    proxy.add(Rule(Delay(3_600)))
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(GET)
+    await asyncio.to_thread(wait_until, lambda: proxy.requests["get"], what="the request")
+    another = FaultProxy(proxy.port)
+    another.start()
+    held = asyncio.create_task(ask(another, GET))
+    await asyncio.to_thread(wait_until, lambda: proxy.requests["get"] == 2, what="the other's request")
+    another.close()
+    with pytest.raises(ConnectionResetError):
+        await held
+    writer.close()
+    assert [] == service.asked
+    assert reader.at_eof() is False
