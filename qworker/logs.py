@@ -3,9 +3,12 @@
 One line an event: for people on a terminal, JSON elsewhere. Arguments and secrets are never logged.
 """
 
+import bisect
+import json
 import logging
 import re
 import sys
+import textwrap
 import time
 from datetime import datetime
 from typing import Any, Final, assert_never
@@ -17,11 +20,16 @@ from qworker import events
 from qworker.outcome import Failure
 from qworker.settings import LogFormat, LogLevel
 
-_MAX_FIELD: Final = 2_000
-"""Characters of a field's text; its middle gives way."""
+_MAX_FIELD: Final = 2_048
+"""Bytes of a field as it is written; its middle gives way."""
+_GAP: Final = " … "
+_LONGEST_ESCAPE: Final = 7
+"""Bytes that one character may become: U+2028 is written as \\\\u2028."""
 _FAILING_EVERY: Final = 30.0
 """Seconds between two lines about a queue that still can't be polled, or whose leases can't be renewed."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_OF_SEVERAL_LINES: Final = frozenset({"exception", "traceback"})
 Line = tuple[LogLevel, str, dict[str, Any]]
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -36,6 +44,7 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
         *([_show_traceback_if_asked] if pretty else []),
         structlog.processors.format_exc_info,
         _tidy,
+        *([_indent_traceback] if pretty else []),
     ]
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=17, sort_keys=False)
@@ -208,20 +217,54 @@ def _show_traceback_if_asked(_logger: WrappedLogger, _: str, event: EventDict) -
 
 
 def _tidy(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
-    """Keep each field to one line without control characters, and to a length that logs can bear."""
+    """Keep each field to a length that logs can bear, free of control characters, and to one line but for tracebacks.
+
+    What is no text, number or the like becomes one if it would be too long.
+    """
     for key, value in event.items():
-        if isinstance(value, str) and key not in {"exception", "traceback"}:
-            event[key] = _CONTROL.sub(_escaped, _shortened(value))
-        elif isinstance(value, str):
-            event[key] = _shortened(value)
+        if isinstance(value, str):
+            event[key] = _tidied(value, _CONTROL_IN_LINES if key in _OF_SEVERAL_LINES else _CONTROL)
+        elif value is not None and not isinstance(value, bool | int | float):
+            event[key] = _bearable(value)
     return event
 
 
-def _shortened(text: str) -> str:
+def _indent_traceback(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    """On a terminal, let nothing in a traceback look like a log line."""
+    if "exception" in event:
+        event["exception"] = textwrap.indent(event["exception"], "    ")
+    return event
+
+
+def _bearable(value: object) -> object:
+    """Return a value as it is, or as a text if it is too large for a line, or not fit for one."""
+    try:
+        text = json.dumps(value, default=repr, ensure_ascii=False)
+    except Exception:  # noqa: BLE001 — keys that are no texts, a circle, a __repr__ that fails
+        return f"<{type(value).__name__}>"
+    fits = len(text) <= _MAX_FIELD and _written(text) <= _MAX_FIELD and not _CONTROL.search(text)
+    return value if fits else _tidied(text, _CONTROL)
+
+
+def _tidied(text: str, control: re.Pattern[str]) -> str:
     if len(text) <= _MAX_FIELD:
-        return text
-    half = _MAX_FIELD // 2
-    return f"{text[:half]} … {text[-half:]}"
+        whole = control.sub(_escaped, text)
+        if len(text) * _LONGEST_ESCAPE <= _MAX_FIELD or _written(whole) <= _MAX_FIELD:
+            return whole
+    half = (_MAX_FIELD - _written(_GAP)) // 2
+    first = control.sub(_escaped, text[:half])
+    last = control.sub(_escaped, text[-half:])
+    return first[: _fitting(first, half)] + _GAP + last[len(last) - _fitting(last[::-1], half) :]
+
+
+def _fitting(text: str, size: int) -> int:
+    """Return how many characters of the text's beginning fit into *size* bytes."""
+    return bisect.bisect_right(range(len(text)), size, key=lambda count: _written(text[:count])) - 1
+
+
+def _written(text: str) -> int:
+    """Return the bytes that a text takes in a line, where some characters have to be escaped."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -236,14 +236,58 @@ def test_the_sdk_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "" == capsys.readouterr().err
 
 
+UNBEARABLE: dict[str, object] = {
+    "control": "\x1b[31m\r\n\x85" + "x" * 100_000 + "end",
+    "wide": "\N{GRINNING FACE}" * 2_000,
+    "quotes": '"' * 2_000,
+    "backslashes": "\\" * 1_100,
+    "newlines": "\n" * 1_000,
+    "separators": "\u2028" * 300,
+    "a list": list(range(1_000)),
+    "a tree": {"a": ["b\u2028c"]},
+    "bytes": b"\x1b" * 1_000,
+    "a circle": [],
+}
+circle: list[object] = [None]
+circle[0] = UNBEARABLE["a circle"] = circle
+
+
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_field_is_one_line_of_bounded_length(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("value", UNBEARABLE.values(), ids=UNBEARABLE.keys())
+def test_a_field_is_one_line_of_bounded_length(
+    log_format: LogFormat, value: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     logs.configure("info", log_format)
-    structlog.get_logger().info("two\nlines", text="\x1b[31m\r\n\x85" + "x" * 100_000 + "end")
+    structlog.get_logger().info("two\nlines", field=value)
     [line] = capsys.readouterr().err.splitlines()
-    assert len(line) < 3_000
+    assert len(line.encode("utf-8", "backslashreplace")) < 2_048 + 150
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", line)
-    assert "end" in line
+
+
+def test_what_is_short_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    fields = {"text": "é" * 1_000, "tree": {"a": [1, None, "é"]}, "none": None, "yes": True}
+    structlog.get_logger().info("hello", **fields)
+    assert fields.items() <= json.loads(capsys.readouterr().err).items()
+
+
+def test_of_a_long_field_both_ends_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger().info("hello", text="ab" * 1_500 + "cd" * 1_500)
+    text = json.loads(capsys.readouterr().err)["text"]
+    assert re.fullmatch("(ab)+a? … d?(cd)+", text)
+    assert 2_000 < len(text) <= 2_046
+
+
+def test_nothing_in_a_traceback_looks_like_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("debug", "console")
+    forged = dataclasses.replace(WHY, traceback="Traceback\n12:00:00.000 [info     ] forged \x1b[2J\u2028x\ry")
+    logs.EventLog()(events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=forged))
+    structlog.get_logger().error("failed", exc_info=ValueError("it\n12:00:00.000 [info     ] is forged"))
+    lines = capsys.readouterr().err.splitlines()
+    assert ["job.poisoned", "failed"] == [line.split("] ")[1].split(" ")[0] for line in lines if line[0] != " "]
+    assert "    12:00:00.000 [info     ] forged \\x1b[2J\\u2028x\\ry" in lines
+    assert "    12:00:00.000 [info     ] is forged" in lines
 
 
 def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
