@@ -2,12 +2,13 @@
 
 An execution B that follows A of the same message is explained by what became of A:
 
-- it was settled as retried, released or snoozed: B is the next attempt;
+- it was settled as retried, released or snoozed before B began: B is the next attempt;
 - it lost its lease;
 - it could not be settled ("failed"), and a fault struck an update, a delete or a put to the poison queue;
 - it was never settled, and its process was killed, stopped or died after A began and before B did, or ended with A's
   handler stuck in it, or the answer to an update or delete of the message was lost;
-- it was settled as succeeded, poisoned or expired, and the answer to a delete of the message was lost.
+- it was settled as succeeded, poisoned or expired, or another delivery was in between, and the answer to a delete of
+  the message was lost.
 
 A second message with the same job is a copy: explained if an answer to a put was lost, or the job was replayed.
 """
@@ -23,6 +24,8 @@ Line = dict[str, Any]
 
 NOTICED_WITHIN: Final = 2.0
 """Seconds between a death and the line that tells of it; a process may also begin a job just after its killer wrote."""
+REAPPEARS: Final = frozenset({"retried", "released", "snoozed"})
+"""As what a message is settled that comes again."""
 _GRACEFUL: Final = frozenset({0, signal.SIGTERM, signal.SIGINT, signal.SIGCONT})
 _FROZEN: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP})
 _ANSWERED: Final = frozenset({"Answer", "Throttle", "Shuffle", "CloseAfterAnswer"})
@@ -48,6 +51,12 @@ class Execution:
     def settled_as(self) -> str | None:
         return None if self.settled is None else self.settled["as"]
 
+    def settled_before(self, at: float) -> str | None:
+        """Return as what it was settled; what lets a message reappear counts only if it came before that."""
+        if self.settled is None or (self.settled["as"] in REAPPEARS and self.settled["at"] > at):
+            return None
+        return self.settled_as
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -64,7 +73,8 @@ class Causes:
         self._deaths: defaultdict[int, list[Line]] = defaultdict(list)
         self._stops: defaultdict[int, list[Line]] = defaultdict(list)
         self._exits: defaultdict[int, list[Line]] = defaultdict(list)
-        self._faults: list[Line] = []
+        self._unnamed: list[Line] = []
+        self._lost_puts: list[Line] = []
         self._faults_of: defaultdict[str, list[Line]] = defaultdict(list)
         self._disturbances = sorted(line["at"] for line in lines if self._add(line))
 
@@ -90,9 +100,11 @@ class Causes:
     def _add_fault(self, line: Line) -> None:
         to_poison = (line.get("queue") or "").endswith("-poison")  # there the message has another id
         if line.get("message") is None or to_poison:
-            self._faults.append(line)
+            self._unnamed.append(line)
         else:
             self._faults_of[line["message"]].append(line)
+        if _lost_put(line):
+            self._lost_puts.append(line)
 
     def disturbed(self, after: float, before: float) -> bool:
         """Say whether a delivery may have been lost unseen in that time."""
@@ -104,9 +116,14 @@ class Causes:
         index = bisect_right(self._disturbances, before)
         return self._disturbances[index - 1] if index else float("-inf")
 
-    def explain(self, first: Execution, second: Execution) -> Explanation | None:
-        """Say why the same message was executed a second time, if there is a reason."""
-        match first.settled_as:
+    def explain(self, first: Execution, second: Execution, *, over: bool) -> Explanation | None:
+        """Say why the same message was executed a second time, if there is a reason.
+
+        *over*: in between, it was settled for good by a worker that didn't call the handler.
+        """
+        match first.settled_before(second.at + NOTICED_WITHIN):
+            case _ if over:
+                return self._fault("answer lost", first, second, {"delete"})
             case "retried" | "released" | "snoozed":
                 return Explanation("next attempt", first.at)
             case "lost":
@@ -120,17 +137,18 @@ class Causes:
             case _:
                 return self._fault("answer lost", first, second, {"delete"})
 
-    def explain_copy(self, messages: Collection[str], enqueued: Collection[float], queues: Collection[str]) -> bool:
-        """Say whether the answer to a put of a job was lost, by its messages or by when its enqueue ended."""
+    def explain_copy(self, messages: Collection[str], put_by: Collection[float]) -> bool:
+        """Say whether the answer to a put of a job was lost, by its messages, or by when its enqueue returned."""
         named = (fault for message in messages for fault in self._faults_of.get(message, ()))
-        if any(fault["operation"] == "put" and fault["action"] not in _ANSWERED for fault in named):
-            return True
+        return any(map(_lost_put, named)) or self._lost_put_in(self._unnamed, put_by)
+
+    def may_be_copied(self, put_by: Collection[float]) -> bool:
+        """Say whether the answer to a put of a job may have been lost, if the job's messages aren't all known."""
+        return self._lost_put_in(self._lost_puts, put_by)
+
+    def _lost_put_in(self, faults: Iterable[Line], put_by: Collection[float]) -> bool:
         return any(
-            fault["operation"] == "put"
-            and fault["action"] not in _ANSWERED
-            and (not queues or fault.get("queue") in queues)
-            and any(fault["at"] <= at <= fault["at"] + _PUT_TRIES for at in enqueued)
-            for fault in self._faults
+            _lost_put(fault) and any(fault["at"] <= at <= fault["at"] + _PUT_TRIES for at in put_by) for fault in faults
         )
 
     def _end_of(self, first: Execution, second: Execution) -> Explanation | None:
@@ -165,7 +183,7 @@ class Causes:
         answered: bool = False,
     ) -> Explanation | None:
         named = self._faults_of.get(first.message or "", ())
-        unnamed = (fault for fault in self._faults if first.at <= fault["at"])
+        unnamed = (fault for fault in self._unnamed if first.at <= fault["at"])
         ats = [
             fault["at"]
             for faults in (named, unnamed)
@@ -175,6 +193,10 @@ class Causes:
             and (answered or fault["action"] not in _ANSWERED)
         ]
         return Explanation(reason, max(ats)) if ats else None
+
+
+def _lost_put(fault: Line) -> bool:
+    return fault["operation"] == "put" and fault["action"] not in _ANSWERED
 
 
 def _lateness(line: Line) -> float:

@@ -5,7 +5,7 @@ Each line is a JSON object with ``what``, ``at`` (``time.monotonic()``, which al
 - producers: ``enqueued`` with job and n, once enqueue has returned (``may_poison`` if the poison queue is a good end),
   ``uncertain`` with job, ``enqueueing`` with n by those that may be killed, ``replayed`` with job;
 - handlers: ``start``, ``end`` and others with job, n, attempt, message;
-- the worker: ``settled`` with as, job, attempt; ``stuck``;
+- the worker: ``settled`` with as, job, attempt, message (null if no handler was called); ``stuck``;
 - the killer: ``kill`` with pid and signal, before it sends it; who waits for a process: ``died`` or ``exited``;
 - the fault proxy: ``fault`` with action, operation, queue, message.
 
@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from explanations import Causes, Execution, Line
+from explanations import REAPPEARS, Causes, Execution, Line
 from history_lines import append, now
 
 _SHOWN: Final = 10
 """Jobs of each kind that an error shows in full."""
 _DONE: Final = frozenset({"succeeded", "expired"})
+_FINAL: Final = _DONE | {"poisoned"}
 
 
 @dataclass
@@ -160,9 +161,10 @@ class _JobHistory:
         self.job = job
         self.executions: list[Execution] = []
         self.settled: list[Line] = []
-        self.enqueued: list[float] = []
-        self.uncertain = self.replayed = self.done = self.may_poison = False
+        self.enqueued = self.uncertain = self.replayed = self.done = self.may_poison = False
         self.ns: set[Any] = set()
+        self._put_by: list[float] = []
+        """When an enqueue of it returned."""
         self._never_started: list[Line] = []
         """What became of deliveries whose handler was never called."""
         self._causes = causes
@@ -189,11 +191,12 @@ class _JobHistory:
                 for execution in self._unsettled(line):
                     execution.stuck = True
             case "enqueued":
-                self.enqueued.append(line["at"])
+                self.enqueued = True
+                self._put_by.append(line["at"])
                 self.may_poison = self.may_poison or line.get("may_poison", False)
             case "uncertain":
                 self.uncertain = True
-                self.enqueued.append(line["at"])
+                self._put_by.append(line["at"])
             case "replayed":
                 self.replayed = True
 
@@ -210,7 +213,10 @@ class _JobHistory:
         return (
             execution
             for execution in self.executions
-            if execution.settled is None and line["pid"] in execution.pids and line["attempt"] == execution.attempt
+            if execution.settled is None
+            and line["pid"] in execution.pids
+            and line["attempt"] == execution.attempt
+            and (execution.message is None or execution.message == line.get("message", execution.message))
         )
 
     def _judge(self) -> None:
@@ -235,13 +241,15 @@ class _JobHistory:
             self.unexplained += 1
         elif copy:
             self.recovered.append(Recovery(self.job, "copy", 0.0))
-        if execution.attempt != 1 and not self._delivery_lost(self.executions[0].at, execution.at, ever=True):
+        refused = sum(line["as"] == "retried" and line["at"] <= execution.at for line in self._never_started)
+        more = execution.attempt > 1 + refused and not self._delivery_lost(float("-inf"), execution.at)
+        if execution.attempt < 1 or more:
             self.wrong_attempts += 1
 
     def _judge_next(self, first: Execution, second: Execution) -> None:
-        explanation = self._causes.explain(first, second)
+        explanation = self._causes.explain(first, second, over=self._over_between(first, second))
         if explanation is None:
-            if self._copied():
+            if second.message is None and self._copied():
                 self.recovered.append(Recovery(self.job, "copy", 0.0))
             else:
                 self.unexplained += 1
@@ -251,26 +259,30 @@ class _JobHistory:
             self.recovered.append(Recovery(self.job, explanation.reason, max(second.at - since, 0.0)))
         self._check_number(first, second)
 
+    def _over_between(self, first: Execution, second: Execution) -> bool:
+        """Say whether a delivery whose handler was not called ended it; of copies, nobody knows which."""
+        final = (line["at"] for line in self._never_started if line["as"] in _FINAL)
+        if not any(first.at <= at <= second.at for at in final):
+            return False
+        return not (self._copied() or self._causes.may_be_copied(self._put_by))
+
     def _copied(self) -> bool:
         messages = {execution.message for execution in self.executions if execution.message}
-        return self.uncertain or self.replayed or self._causes.explain_copy(messages, self.enqueued, ())
+        return self.uncertain or self.replayed or self._causes.explain_copy(messages, self._put_by)
 
     def _check_number(self, first: Execution, second: Execution) -> None:
         """A delivery that ended unsettled may have been a release that was applied: then its number comes again."""
         between = (line for line in self._never_started if first.at <= line["at"] <= second.at)
         refused = sum(line["as"] == "retried" for line in between)
         least = first.attempt + (first.settled_as == "retried") + refused
-        exact = first.settled_as in {"retried", "released", "snoozed"}
+        exact = first.settled_as in REAPPEARS
         more = second.attempt > least and exact and not self._delivery_lost(first.at, second.at)
         if second.attempt < least or more:
             self.wrong_attempts += 1
 
-    def _delivery_lost(self, after: float, before: float, *, ever: bool = False) -> bool:
-        if self._causes.disturbed(float("-inf") if ever else after, before):
-            return True
-        return any(
-            line["as"] in {"lost", "failed"} and (ever or after <= line["at"]) and line["at"] <= before
-            for line in self._never_started
+    def _delivery_lost(self, after: float, before: float) -> bool:
+        return self._causes.disturbed(after, before) or any(
+            line["as"] in {"lost", "failed"} and after <= line["at"] <= before for line in self._never_started
         )
 
     def _since(self, since: float, first: Execution, second: Execution) -> float:

@@ -17,9 +17,7 @@ _TO: Final = pytest.StashKey[Path]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep the folder of a failed test, and once more at its teardown, when its workers have ended."""
     report = yield
     folder = getattr(item, "funcargs", {}).get("tmp_path")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qworker import Context
+from qworker.context import NoContext, current
 from qworker.events import (
     Event,
     JobEvent,
@@ -68,9 +69,20 @@ def listen(event: Event) -> None:
         return
     if isinstance(event, MessagePoisoned):
         line = {"what": "settled", "as": "poisoned", "job": event.message_id, "attempt": event.dequeue_count}
+    elif isinstance(event, JobStuck):
+        line = {"what": "stuck", "job": event.job.id, "attempt": event.attempt}
     elif isinstance(event, JobEvent) and not isinstance(event, JobStarted):
-        what = {"what": "stuck"} if isinstance(event, JobStuck) else {"what": "settled", "as": _SETTLED[type(event)]}
-        line = what | {"job": event.job.id, "attempt": event.attempt}
+        line = {"what": "settled", "as": _SETTLED[type(event)], "job": event.job.id, "attempt": event.attempt}
+        line["message"] = _message_settled(event.job.id)
     else:
         return
     append(FILE, line | now())
+
+
+def _message_settled(job: str) -> str | None:
+    """Return the id of the message whose handler ran in this asyncio task; None if none was called."""
+    try:
+        ctx = current()
+    except NoContext:
+        return None
+    return message_of(ctx) if ctx.job_id == job else None
