@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from azurite_server import Azurite
 from fault_actions import Answer, Delay, DropAnswer
 from fault_proxy import FaultProxy
 from fault_rules import Rule
@@ -37,6 +38,16 @@ class Trouble(Protocol):
         """Do it, and hold the answer back."""
 
 
+async def until(fact: Callable[[], object], what: str, *, within: float = 60.0) -> None:
+    """Wait for a fact about workers that run inside this test."""
+    try:
+        async with asyncio.timeout(within):
+            while not fact():  # noqa: ASYNC110 — facts of many kinds
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"{what} did not come within {within:g} s")
+
+
 @dataclass
 class Call:
     """One call that a worker made, and what came of it."""
@@ -45,6 +56,7 @@ class Call:
     message: str
     receipt: str
     at: float
+    ended: float = 0.0
     given: str = ""
     """The new receipt."""
     error: BaseException | None = None
@@ -68,6 +80,8 @@ class _Layer:
         except BaseException as error:
             call.error = error
             raise
+        finally:
+            call.ended = time.monotonic()
         call.given = result if isinstance(result, str) else ""
         return result
 
@@ -200,7 +214,7 @@ class Bench:
         self.trouble: Trouble = trouble or self._layer
         self.queue = f"q-{uuid4().hex[:12]}"
         self.clean = clean
-        self._troubled = _LayeredBroker(troubled, self._layer)
+        self.troubled = _LayeredBroker(troubled, self._layer)
         self.executions: list[Execution] = []
         app = App(broker=clean)
         self._app = app
@@ -238,7 +252,7 @@ class Bench:
         """Run a worker for the block; L is 2 s unless said otherwise."""
         recorder = EventRecorder()
         plain = {"lease": 2, "concurrency": 4, "poll_max": 0.1, "grace": 1, "queues": {self.queue: 1}}
-        broker = self._troubled if troubled else self.clean
+        broker = self.troubled if troubled else self.clean
         async with Worker(broker, self._app._tasks, Settings.load(plain | settings), listeners=[recorder]):
             yield recorder
 
@@ -246,7 +260,7 @@ class Bench:
         return await self.clean.queue(self.queue).count()
 
     async def aclose(self) -> None:
-        await self._troubled.aclose()
+        await self.troubled.aclose()
         await self.clean.aclose()
         await self._app.aclose()
 
@@ -258,10 +272,23 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         file = tmp_path / "jobs.db"
         bench = Bench(SqliteBroker(file), SqliteBroker(file))
     else:
-        proxy: FaultProxy = request.getfixturevalue("fault_proxy")
-        azurite = request.getfixturevalue("azurite")
-        behind, direct = (AzureBroker.from_connection_string(each.connection_string) for each in (proxy, azurite))
-        bench = Bench(behind, direct, _ProxyTrouble(proxy))
+        bench = azure_bench(request.getfixturevalue("fault_proxy"), request.getfixturevalue("azurite"))
     await bench.clean.create_queue(bench.queue)
     yield bench
     await bench.aclose()
+
+
+@pytest.fixture
+async def proxied_bench(fault_proxy: FaultProxy, azurite: Azurite) -> AsyncIterator[Bench]:
+    """A bench on Azurite, for what only a network can do."""
+    bench = azure_bench(fault_proxy, azurite)
+    await bench.clean.create_queue(bench.queue)
+    yield bench
+    await bench.aclose()
+
+
+def azure_bench(proxy: FaultProxy, azurite: Azurite, call_timeout: float = 10.0) -> Bench:
+    """Return a bench whose troubled workers go through the proxy."""
+    behind = AzureBroker.from_connection_string(proxy.connection_string, call_timeout=call_timeout)
+    direct = AzureBroker.from_connection_string(azurite.connection_string)
+    return Bench(behind, direct, _ProxyTrouble(proxy))

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,9 @@ from qworker.brokers.azure import AzureBroker
 from qworker.errors import BrokerBusy
 from qworker.events import JobSucceeded, LeaseLost, SettleFailed
 from stage import Stage, wait_until
-from troubled import Bench
+from troubled import Bench, until
 
 LEASE = 2
-
-
-async def until(fact: Callable[[], object], what: str) -> None:
-    """Wait for a fact about workers that run inside this test."""
-    async with asyncio.timeout(60):
-        while not fact():  # noqa: ASYNC110 — facts of many kinds
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.fault(13)
