@@ -12,7 +12,6 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 from urllib.request import getproxies_environment
 
 import aiohttp
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
@@ -32,6 +31,7 @@ from qworker.brokers.azure_errors import (
     Request,
     translate,
 )
+from qworker.brokers.azure_transport import CautiousTransport
 from qworker.brokers.base import (
     Broker,
     Message,
@@ -371,7 +371,7 @@ def _behind_proxy() -> bool:
 
 
 def _options(session: aiohttp.ClientSession, timeout: float) -> dict[str, Any]:
-    transport = AioHttpTransport(session=session, connection_timeout=timeout / 2, read_timeout=timeout * 0.9)
+    transport = CautiousTransport(session=session, connection_timeout=timeout / 2, read_timeout=timeout * 0.9)
     return {
         "transport": transport,
         "api_version": API_VERSION,

@@ -430,11 +430,57 @@ async def test_an_answer_of_something_else_is_an_answer_lost(
     assert AnswerLost is type(await failure(CALLS[call](broker)))
 
 
-async def test_entities_are_not_expanded(service: Service, broker: AzureBroker) -> None:
-    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 11))
-    document = f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>' + messages(message("&l10;"))
-    service.answer = Answer(200, f'<?xml version="1.0"?>{document}')
-    assert AnswerLost is type(await failure(CALLS["get"](broker)))
+def _after(prolog: str, text: str = "{}") -> str:
+    return messages(message(text)).replace("?>", f"?>{prolog}", 1)
+
+
+_LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 11))
+ENTITIES = {
+    "billion laughs": _after(f'<!DOCTYPE x [<!ENTITY l0 "ha">{_LAUGHS}]>', "&l10;"),
+    "one": _after('<!DOCTYPE x [<!ENTITY a "{}">]>', "&a;"),
+    "none": _after("<!DOCTYPE x>"),
+    "behind comments": _after("<!-- <a> --> <?x y?>\n<!--?> --><!DOCTYPE x>"),
+}
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("xml", ENTITIES.values(), ids=ENTITIES.keys())
+async def test_entities_are_refused_unread(service: Service, broker: AzureBroker, xml: str, status: int) -> None:
+    service.answer = Answer(status, xml)
+    error = await failure(CALLS["get"](broker))
+    assert AnswerLost is type(error)
+    assert "the answer can't be read (EntitiesRefused)" in str(error)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "klingon"])
+async def test_entities_are_refused_in_any_charset(service: Service, broker: AzureBroker, charset: str) -> None:
+    body = ENTITIES["one"].encode("utf-16" if charset == "utf-16" else "utf-8")
+    service.answer = Answer(200, body, {"Content-Type": f"application/xml; charset={charset}"})
+    assert "(EntitiesRefused)" in str(await failure(CALLS["get"](broker)))
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        _after(f"<!-- {'-? ' * 20_000}-->", "&lt;!DOCTYPE html>"),
+        _after("<!-- <!DOCTYPE x> -->", "<![CDATA[<!DOCTYPE html>]]>"),
+    ],
+    ids=["escaped", "cdata"],
+)
+async def test_what_only_looks_like_entities_is_read(service: Service, broker: AzureBroker, xml: str) -> None:
+    service.answer = Answer(200, xml)
+    assert ["<!DOCTYPE html>"] == [found.body for found in await broker.queue("jobs").get(32, visibility=30)]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("prolog", ["<?a?>" * 10_000, "<!--a-->" * 10_000, "<?a?> <!--a--> " * 5_000, " " * 60_000])
+async def test_looking_for_entities_takes_no_longer_than_reading(
+    service: Service, broker: AzureBroker, prolog: str
+) -> None:
+    service.answer = Answer(200, _after(prolog))
+    assert ["{}"] == [found.body for found in await broker.queue("jobs").get(32, visibility=30)]
+    service.answer = Answer(200, prolog + "<!DOCTYP")
+    assert "can't be read" in str(await failure(CALLS["get"](broker)))
 
 
 async def test_an_idle_connection_that_the_service_closed_is_not_used(service: Service, broker: AzureBroker) -> None:
