@@ -128,7 +128,7 @@ class Causes:
                 return Explanation("next attempt", first.at)
             case "lost":
                 assert first.settled is not None
-                return Explanation("lease lost", first.settled["at"])
+                return self._end_of(first, second) or Explanation("lease lost", first.settled["at"])
             case "failed":
                 return self._fault("not settled", first, second, {"update", "delete", "put"}, answered=True)
             case None:

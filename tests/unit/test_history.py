@@ -195,6 +195,17 @@ def test_other_ways_to_stop_a_process(told: Told, number: int) -> None:
     told.verdict().assert_clean()
 
 
+def test_a_frozen_worker_notices_later_that_it_lost_its_lease(told: Told) -> None:
+    told.start()
+    told.kill(1, signal.SIGSTOP)
+    told.done(attempt=2, pid=2)
+    told.kill(1, signal.SIGCONT)
+    told.settled("lost")
+    verdict = told.verdict()
+    verdict.assert_clean()
+    assert (Counter(stopped=1), STEP) == (verdict.reasons, verdict.slowest_recovery)
+
+
 def test_a_frozen_worker_may_not_settle_what_was_executed_elsewhere(told: Told) -> None:
     told.start()
     told.kill(1, signal.SIGSTOP)
