@@ -3,7 +3,7 @@
 
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check lint format clean
+.PHONY: help setup demo test faults mutants check lint format clean
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -37,6 +37,9 @@ test: setup ## run all tests, with branch coverage
 
 faults: setup ## survive every fault in its full form, up to an hour, and write docs/faults.md
 	$(BIN)/pytest -m fault --full --fault-table docs/faults.md $(FAULTS_ARGS)
+
+mutants: setup ## plant ten defects, one at a time: the tests of faults must see each
+	$(BIN)/python tests/mutants.py --table docs/faults.md
 
 check: lint test ## all that has to pass before a change goes in
 
