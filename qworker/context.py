@@ -1,6 +1,7 @@
 """What a running handler can know and do: its Context."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar, Token
 from datetime import datetime
@@ -55,6 +56,7 @@ class Context:
         self._save_state = save_state
         self._lease_lost = lease_lost
         self._loop = loop
+        self._pid = os.getpid()
 
     @property
     def job_id(self) -> str:
@@ -100,6 +102,7 @@ class Context:
         """
         if self._save_state is None:
             raise QworkerError("this Context can't save a state: its handler runs in a process of its own")
+        self._refuse_in_fork()
         save = self._save_state(state)
         if self._loop is None or self._loop is _running_loop():
             await save
@@ -111,10 +114,17 @@ class Context:
         """Do the same from a handler that is a plain function."""
         if _running_loop() is not None:
             raise QworkerError("checkpoint() would block the event loop here: use 'await ctx.acheckpoint(…)'")
+        self._refuse_in_fork()
         if self._loop is None:
             asyncio.run(self.acheckpoint(state))
         else:
             asyncio.run_coroutine_threadsafe(self.acheckpoint(state), self._loop).result()
+
+    def _refuse_in_fork(self) -> None:
+        if os.getpid() != self._pid:
+            raise QworkerError(
+                "this process was forked by the handler: only the one that the worker runs can save a state"
+            )
 
     def __repr__(self) -> str:
         return f"<Context of {self.task} {self.job_id}, attempt {self.attempt}>"

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 Handler = Callable[[int, object], object]
 
@@ -13,8 +14,12 @@ def end_on_signals() -> None:
 
 
 def pass_signals_to(call: Callable[[signal.Signals], None]) -> None:
-    """Have *call* called for each signal from now on, in the main thread, between any two steps of its code."""
+    """Have *call* called for each signal from now on, in the main thread, between any two steps of its code.
+
+    A process that a handler forks is ended by them: nobody there listens to *call*.
+    """
     _install(lambda number, _: call(signal.Signals(number)))
+    os.register_at_fork(after_in_child=partial(_install, signal.SIG_DFL))
 
 
 def ignore_signals() -> None:

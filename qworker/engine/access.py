@@ -3,13 +3,14 @@
 A right may be given, and a key renewed, while the worker runs; so it goes on asking, but no faster than that.
 """
 
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right
-from qworker.errors import AccessDenied, LeaseLost, MessageTooLarge, QueueBeingDeleted, QueueNotFound
+from qworker.errors import AccessDenied, LeaseLost, MessageTooLarge, QueueBeingDeleted, QueueNotFound, QworkerError
 
 T = TypeVar("T")
 _PAUSE: Final = 5.0
@@ -44,6 +45,7 @@ class Access:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._denied: dict[Asked, str] = {}
         """What was denied, and not granted since, with the reason."""
@@ -57,7 +59,9 @@ class Access:
         self._reason = ""
 
     def begin(self, asked: Asked) -> None:
-        """Take the turn to ask. Raises Suspended if it is not time for it."""
+        """Take the turn to ask. Raises Suspended if it is not time for it, and QworkerError in a forked process."""
+        if os.getpid() != self._pid:
+            raise QworkerError("a process that a handler forked has no right to the worker's messages")
         if not self._denied:
             return
         with self._lock:

@@ -13,6 +13,7 @@ from qworker.context import SaveState
 from qworker.engine.child import Checkpoint, ChildCall, run_in_child
 from qworker.engine.child_wire import Said, Saved, pack, unpack
 from qworker.engine.exits import how_it_ended
+from qworker.engine.forks import end_if_forked_from
 from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
@@ -130,13 +131,16 @@ def _serve(pipe: "Connection[Any, Any]", setup: Callable[[], None] | None) -> No
             case Saved(error) if error is not None:
                 raise error
 
+    pid = os.getpid()
     while True:
         try:
             call = unpack(pipe.recv_bytes())
         except EOFError:
             return
         if isinstance(call, ChildCall):
-            pipe.send_bytes(pack(run_in_child(call, save_state)))
+            outcome = run_in_child(call, save_state)
+            end_if_forked_from(pid)
+            pipe.send_bytes(pack(outcome))
 
 
 def _end_with_parent() -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import contextvars
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
+
+from qworker.engine.forks import end_if_forked_from
 
 
 class Interrupt(BaseException):
@@ -25,6 +28,7 @@ class ThreadCall:
         self._lock = threading.Lock()
         self._ident: int | None = None
         self._interrupted = False
+        self._pid = os.getpid()
 
     async def run(self, executor: Executor) -> Any:
         """Call the function in one of the executor's threads; raise what it raises.
@@ -59,6 +63,7 @@ class ThreadCall:
                 result = True, self._function()
         except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
             result = False, error
+        end_if_forked_from(self._pid)
         while self._ident is not None:
             try:
                 self._end()

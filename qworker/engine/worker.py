@@ -16,6 +16,7 @@ from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.engine.attempt import Received
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.fetcher import Fetcher, Pace
+from qworker.engine.forks import end_forks_of
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.pipeline import Pipeline
 from qworker.engine.rights import RightsCheck
@@ -145,6 +146,7 @@ class Worker:
             await self._stop()
 
     def _start(self) -> None:
+        end_forks_of(asyncio.get_running_loop())
         settings = self._settings
         poll_max = settings.poll_max or self._broker.poll_max
         pace = Pace(settings.lease, min(settings.poll_min or poll_max / 20, poll_max), poll_max)
