@@ -17,7 +17,6 @@ from qworker.events import (
     JobReleased,
     JobRetried,
     JobSnoozed,
-    JobStarted,
     JobStuck,
     JobSucceeded,
     LeaseLost,
@@ -71,7 +70,7 @@ def listen(event: Event) -> None:
         line = {"what": "settled", "as": "poisoned", "job": event.message_id, "attempt": event.dequeue_count}
     elif isinstance(event, JobStuck):
         line = {"what": "stuck", "job": event.job.id, "attempt": event.attempt}
-    elif isinstance(event, JobEvent) and not isinstance(event, JobStarted):
+    elif isinstance(event, JobEvent) and type(event) in _SETTLED:
         line = {"what": "settled", "as": _SETTLED[type(event)], "job": event.job.id, "attempt": event.attempt}
         line["message"] = _message_settled(event.job.id)
     else:

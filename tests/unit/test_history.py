@@ -179,6 +179,13 @@ def test_a_kill_explains_the_next_execution_and_says_how_long_it_took(told: Told
     assert 2 * STEP == verdict.slowest_recovery
 
 
+def test_a_release_that_was_applied_before_its_worker_was_killed_spends_no_attempt(told: Told) -> None:
+    told.start()
+    told.kill(1)
+    told.done(attempt=1, pid=2)
+    told.verdict().assert_clean()
+
+
 def test_a_kill_explains_one_execution_not_two(told: Told) -> None:
     told.start()
     told.kill(1)
@@ -364,6 +371,25 @@ def test_a_fault_that_lost_no_answer_about_it_explains_nothing(
     told.fault(operation, message, action)
     told.done(attempt=2, pid=2)
     assert {"a"} == told.verdict().unexplained
+
+
+@pytest.mark.parametrize("message", ["m", None])
+def test_a_fault_after_the_second_start_explains_nothing(told: Told, message: str | None) -> None:
+    told.start()
+    told.done(attempt=2, pid=2)
+    told.fault("update", message)
+    assert {"a"} == told.verdict().unexplained
+
+
+def test_a_fault_before_the_first_start_explains_nothing_unless_it_names_the_message() -> None:
+    told = Told()
+    told.enqueued()
+    told.fault("update", None)
+    told.start()
+    told.done(attempt=2, pid=2)
+    assert {"a"} == told.verdict().unexplained
+    told.lines[1]["message"] = "m"  # the renewal of a message that waited for its turn
+    told.verdict().assert_clean()
 
 
 def test_a_lost_answer_to_a_delete_explains_an_execution_after_a_success(told: Told) -> None:
