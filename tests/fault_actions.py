@@ -118,13 +118,13 @@ class Trickle:
 
     async def apply(self, exchange: Exchange) -> None:
         response = await exchange.forward()
-        wire = b"".join(response.encode())
+        rest = b"".join(response.encode())
         step = max(1, self.bytes_per_second // _STEPS_PER_SECOND)
-        for start in range(0, len(wire), step):
-            part = wire[start : start + step]
+        while len(rest) > step:
+            part, rest = rest[:step], rest[step:]
             await exchange.send(part)
-            await asyncio.sleep(len(part) / self.bytes_per_second)
-        exchange.answered(response)
+            await asyncio.sleep(step / self.bytes_per_second)
+        await exchange.send_last(rest, response)
 
 
 @dataclass(frozen=True)

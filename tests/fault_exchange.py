@@ -182,12 +182,12 @@ class Exchange:
 
     async def answer(self, response: Response) -> None:
         """Answer the client."""
-        await self.send(b"".join(response.encode()))
-        self.answered(response)
+        await self.send_last(b"".join(response.encode()), response)
 
-    def answered(self, response: Response) -> None:
-        """End the connection if the answer, or the request, said so."""
-        self.seen.status = response.status
+    async def send_last(self, part: bytes, response: Response) -> None:
+        """Send the end of an answer, and end the connection if the answer, or the request, said so."""
+        self.seen.status = response.status  # before the client, and so a test, can know it
+        await self.send(part)
         if response.last or self.request.last:
             self.client.drop("FIN")
 

@@ -1,6 +1,7 @@
 """What the fault-injecting proxy does on the wire, in front of a service that answers what a test says."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -27,12 +28,18 @@ class Service:
     port: int = 0
     answers: list[bytes] = field(default_factory=lambda: [PLAIN])
     asked: list[tuple[float, bytes]] = field(default_factory=list)
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(writer)
         while request := await reader.read(65536):
             self.asked.append((time.monotonic(), request))
             writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
         writer.close()
+
+    def hang_up(self) -> None:
+        for connection in self.connections:
+            connection.close()
 
 
 @pytest.fixture
@@ -134,7 +141,7 @@ async def test_a_trickle_takes_its_time(proxy: FaultProxy, service: Service) -> 
     began = time.monotonic()
     assert service.answers[0] == await ask(proxy, GET, until=len(service.answers[0]))
     assert time.monotonic() - began >= 0.15  # the last of 500-byte steps isn't waited for
-    wait_until(lambda: proxy.log[0].status == 200, what="the answer's status")
+    assert 200 == proxy.log[0].status
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -158,17 +165,24 @@ async def test_a_client_that_goes_away_in_the_middle_harms_nobody(proxy: FaultPr
     assert ([], 2) == (proxy.errors, proxy.accepted)
 
 
-async def test_a_service_that_fails_by_itself_is_told(proxy: FaultProxy, service: Service) -> None:
-    service.answers = [PLAIN[:-1], PLAIN]
-    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-    proxy.upstream = proxy.port + 0
-    proxy.upstream = 1
-    writer.write(GET)
+async def test_a_service_that_is_away_is_told(proxy: FaultProxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        proxy.upstream = nobody.getsockname()[1]
     with pytest.raises(ConnectionResetError):
-        await reader.read()
-    writer.close()
+        await ask(proxy, GET)
     await asyncio.to_thread(wait_until, lambda: proxy.errors, what="the error")
     assert [ConnectionRefusedError] == [type(error) for error in proxy.errors]
+
+
+async def test_a_service_that_hangs_up_by_itself_is_told(proxy: FaultProxy, service: Service) -> None:
+    service.answers = [b""]
+    held = asyncio.create_task(ask(proxy, GET))
+    await asyncio.to_thread(wait_until, lambda: service.asked, what="the request")
+    service.hang_up()
+    with pytest.raises(ConnectionResetError):
+        await held
+    await asyncio.to_thread(wait_until, lambda: proxy.errors, what="the error")
+    assert [ConnectionResetError] == [type(error) for error in proxy.errors]
 
 
 async def test_what_a_test_does_wrong_is_told(proxy: FaultProxy) -> None:
