@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -117,7 +118,7 @@ class Lease:
         except TimeoutError:
             self._uncertain = True
             raise AnswerLost(f"message {self.message_id}: its update was not answered in time") from None
-        except AnswerLost:
+        except (AnswerLost, asyncio.CancelledError):
             self._uncertain = True
             raise
         except LeaseLost:
@@ -146,9 +147,12 @@ class LeaseKeeper:
         self._on_stop = on_stop
         self._on_failure = on_failure
         self._leases: set[Lease] = set()
-        self._renewing: set[Lease] = set()
+        self._waiting: list[Lease] = []
+        """Those that are due, the most urgent last."""
+        self._renewing: dict[Lease, asyncio.Task[None]] = {}
         self._stopping = False
         self._stopped = asyncio.Event()
+        self._ended = Future[None]()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="qworker-lease-keeper", daemon=True)
 
@@ -156,13 +160,14 @@ class LeaseKeeper:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; leases still kept are renewed no more."""
+    async def stop(self) -> None:
+        """End the thread; leases still kept are renewed no more, and renewals under way are given up."""
         self._stopping = True
         loop = self._loop
         if loop is not None:  # otherwise the thread has not come that far, and will see that it is to stop
             with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
                 loop.call_soon_threadsafe(self._stopped.set)
+        await asyncio.wrap_future(self._ended)
         self._thread.join()
 
     def keep(self, leases: Iterable[Lease]) -> None:
@@ -177,31 +182,36 @@ class LeaseKeeper:
         asyncio.run(self._keep())
 
     async def _keep(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        at_once = asyncio.Semaphore(_RENEWALS_AT_ONCE)
-        async with asyncio.TaskGroup() as renewals:
+        try:
+            self._loop = asyncio.get_running_loop()
             while not self._stopping:
                 self._watch.look()
-                for lease in self._due(time.monotonic()):
-                    self._renewing.add(lease)
-                    renewals.create_task(self._renew(lease, at_once))
+                self._look_at_leases(time.monotonic())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), self._tick)
-        await self._close()
+            await self._close()
+        finally:
+            self._ended.set_result(None)
 
-    def _due(self, now: float) -> list[Lease]:
-        leases = [lease for lease in tuple(self._leases) if lease not in self._renewing]
+    def _look_at_leases(self, now: float) -> None:
+        leases = tuple(self._leases)
         for lease in leases:
             if now >= lease.deadline:
                 lease.lose()
                 self.drop(lease)
-        return [lease for lease in leases if lease.due <= now < lease.deadline]
+        due = (lease for lease in leases if lease.due <= now < lease.deadline and lease not in self._renewing)
+        self._waiting = sorted(due, key=lambda lease: lease.deadline, reverse=True)
+        self._start_renewals()
 
-    async def _renew(self, lease: Lease, at_once: asyncio.Semaphore) -> None:
+    def _start_renewals(self) -> None:
+        while self._waiting and len(self._renewing) < _RENEWALS_AT_ONCE and not self._stopping:
+            lease = self._waiting.pop()
+            if lease in self._leases and not lease.lost:
+                self._renewing[lease] = asyncio.get_running_loop().create_task(self._renew(lease))
+
+    async def _renew(self, lease: Lease) -> None:
         try:
-            async with at_once:
-                if lease in self._leases and not lease.lost:
-                    await lease.renew()
+            await lease.renew()
         except LeaseLost:
             self.drop(lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the other leases are kept
@@ -209,9 +219,14 @@ class LeaseKeeper:
             lease.due = time.monotonic() + pause
             self._on_failure(lease, error, pause)
         finally:
-            self._renewing.discard(lease)
+            self._renewing.pop(lease, None)
+            self._start_renewals()
 
     async def _close(self) -> None:
+        renewals = tuple(self._renewing.values())
+        for renewal in renewals:
+            renewal.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
         closing = self._on_stop()
         if asyncio.iscoroutine(closing):
             await closing

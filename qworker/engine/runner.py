@@ -116,6 +116,8 @@ class Run:
         self._current_task: asyncio.Task[Any] | None = None
         self._thread: ThreadCall | None = None
         self._nudge: asyncio.TimerHandle | None = None
+        self._told = False
+        """Whether its thread was interrupted before the event loop came to it: once is enough."""
         self.on_stuck: Callable[[], None] = lambda: None
 
     async def outcome(self) -> Outcome:
@@ -142,11 +144,12 @@ class Run:
 
     def stop_from_thread(self, because: Outcome) -> None:
         """Do the same from another thread than the event loop's."""
+        if (thread := self._thread) is not None and self._nudge is None:  # its loop may be blocked
+            self._stopped = self._stopped or because
+            self._told = True
+            thread.interrupt()
         with contextlib.suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
             self._loop.call_soon_threadsafe(self.stop, because)
-        if (thread := self._thread) is not None:  # its loop may be blocked
-            self._stopped = self._stopped or because
-            thread.interrupt()
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
         """Say whether *task* is the one that this handler runs in."""
@@ -213,7 +216,9 @@ class Run:
         if self._nudge is not None:
             self.on_stuck()
         if self._thread is not None:
-            self._thread.interrupt()
+            if not self._told:
+                self._thread.interrupt()
+            self._told = False
         elif self._current_task is not None:
             self._current_task.cancel()
         self._nudge = self._loop.call_later(NUDGE_EVERY, self._tell)

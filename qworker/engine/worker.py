@@ -291,7 +291,7 @@ class Worker:
         self._take_no_more()
         await self._drain(grace)
         await self._rights.stop()
-        self._keeper.stop()
+        await self._keeper.stop()
         self._runner.close()
         self._emit(
             WorkerStopped(

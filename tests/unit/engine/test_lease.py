@@ -256,7 +256,7 @@ async def keeper() -> AsyncIterator[LeaseKeeper]:
     keeper = LeaseKeeper(1, LoopWatch(lambda _: None, lambda _: None, blocked_after=60), lambda: None)
     keeper.start()
     yield keeper
-    keeper.stop()
+    await keeper.stop()
 
 
 async def test_renews_every_third_while_the_main_loop_is_blocked(keeper: LeaseKeeper, queue: ScriptedQueue) -> None:
@@ -328,7 +328,7 @@ async def test_a_failed_renewal_is_told_of(queue: ScriptedQueue) -> None:
     keeper.start()
     keeper.keep([lease])
     await until(lambda: told)
-    keeper.stop()
+    await keeper.stop()
     assert [(lease, denied, 5)] == told
     assert not lease.lost
 
@@ -349,11 +349,66 @@ async def test_a_lease_that_is_being_settled_is_renewed_after(keeper: LeaseKeepe
     assert ["r1", "r8"] == [receipt for _, _, receipt, *_ in queue.calls]
 
 
+async def test_a_lease_lost_while_its_renewal_is_under_way_is_told_of(
+    keeper: LeaseKeeper, queue: ScriptedQueue
+) -> None:
+    lease = Lease(queue, message(), length=60, began=time.monotonic())
+    told = threading.Event()
+    queue.will("update", never)
+    lease.due = 0
+    with lease.when_lost(told.set):
+        keeper.keep([lease])
+        await until(lambda: queue.calls)
+        lease.deadline = time.monotonic()
+        await until(told.is_set)
+
+
+async def test_leases_are_renewed_by_urgency_where_not_all_can_be_at_once(
+    keeper: LeaseKeeper, queue: ScriptedQueue
+) -> None:
+    began = time.monotonic()
+    leases = [Lease(queue, message(number=number), length=60, began=began) for number in range(100)]
+    for number, lease in enumerate(leases):
+        lease.due, lease.deadline = 0, began + 60 + (number * 37) % 100
+
+    async def slow() -> str:
+        await asyncio.sleep(0.001)
+        return "r2"
+
+    queue.will("update", *[slow] * 100)
+    keeper.keep(leases)
+    await until(lambda: len(queue.calls) == 100)
+    urgency = {f"m{number}": (number * 37) % 100 for number in range(100)}
+    assert list(range(100)) == [urgency[message_id] for _, message_id, *_ in queue.calls]
+
+
+async def test_no_more_renewals_are_under_way_than_a_broker_bears(keeper: LeaseKeeper, queue: ScriptedQueue) -> None:
+    queue.will("update", *[never] * 100)
+    leases = [Lease(queue, message(number=number), length=60, began=time.monotonic()) for number in range(40)]
+    for lease in leases:
+        lease.due = 0
+    keeper.keep(leases)
+    await until(lambda: len(queue.calls) == 32)
+    await asyncio.sleep(0.3)  # the keeper looks again, three times
+    assert 32 == len(queue.calls)
+
+
+async def test_stopping_does_not_wait_for_renewals_nor_hold_up_the_loop(queue: ScriptedQueue) -> None:
+    keeper = LeaseKeeper(60, LoopWatch(lambda _: None, lambda _: None), lambda: None)
+    lease = Lease(queue, message(), length=60, began=time.monotonic())
+    lease.due = 0
+    queue.will("update", never)
+    keeper.start()
+    keeper.keep([lease])
+    await until(lambda: queue.calls)
+    await asyncio.wait_for(keeper.stop(), 5)
+
+
 async def test_stops_at_once_however_early() -> None:
     for _ in range(50):
         keeper = LeaseKeeper(60, LoopWatch(lambda _: None, lambda _: None), lambda: None)
         keeper.start()
-        await asyncio.wait_for(asyncio.to_thread(keeper.stop), 5)
+        await asyncio.wait_for(keeper.stop(), 5)
 
 
 async def test_closes_its_connections_in_its_own_loop() -> None:
@@ -364,8 +419,8 @@ async def test_closes_its_connections_in_its_own_loop() -> None:
 
     keeper = LeaseKeeper(1, LoopWatch(lambda _: None, lambda _: None), close)
     keeper.start()
-    keeper.stop()
-    keeper.stop()
+    await keeper.stop()
+    await keeper.stop()
     [loop] = loops
     assert loop is not asyncio.get_running_loop()
     assert loop.is_closed()

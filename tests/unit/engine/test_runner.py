@@ -503,6 +503,34 @@ async def test_a_thread_can_be_stopped_while_the_loop_is_blocked(runner: Runner)
     assert Lost() == await running
 
 
+async def test_a_thread_is_interrupted_once_by_a_lost_lease(runner: Runner) -> None:
+    begun, cleaned_up = threading.Event(), threading.Event()
+    interrupts: list[Interrupt] = []
+
+    def cleans_up() -> None:
+        try:
+            begun.set()
+            spin()
+        except Interrupt as first:
+            interrupts.append(first)
+            try:
+                loop_has_turned.wait()
+                for _ in range(1000):
+                    time.sleep(0.0001)
+            except Interrupt as second:
+                interrupts.append(second)
+        cleaned_up.set()
+
+    loop_has_turned = threading.Event()
+    run, running = begin(runner, Task(cleans_up, app, name="cleans up"))
+    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(run.stop_from_thread, Lost())
+    await until(lambda: run._nudge is not None)
+    loop_has_turned.set()
+    assert Succeeded() == await running, "as it swallowed the interrupt"
+    assert (1, True) == (len(interrupts), cleaned_up.is_set())
+
+
 async def test_a_coroutine_can_be_stopped_from_a_thread(runner: Runner) -> None:
     run, running = begin(runner, Task(forever, app, name="a"))
     await asyncio.sleep(0)
