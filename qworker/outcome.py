@@ -1,11 +1,9 @@
 """What may become of a run (Outcome), and what is then done to its message (Action)."""
 
-import traceback
 from dataclasses import dataclass, field
-from pathlib import PurePath
-from types import TracebackType
 
 from qworker.retry import Delay, whole_seconds
+from qworker.tracebacks import place_of, traceback_of
 
 
 class Retry(Exception):
@@ -53,32 +51,10 @@ class Failure:
         module = str(kind.__module__)
         known = module == "builtins" or module.startswith("qworker.")
         name = kind.__qualname__ if known else f"{module}.{kind.__qualname__}"
-        frames = _handlers_own(error.__traceback__)
-        return cls(name, _text_of(error), _traceback_of(error, frames), _place(frames))
+        return cls(name, _text_of(error), traceback_of(error), place_of(error))
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
-
-
-def _traceback_of(error: BaseException, frames: TracebackType | None) -> str:
-    try:
-        return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:  # noqa: BLE001 — an exception may hold what Python itself can't format
-        return "".join(traceback.format_tb(frames))
-
-
-def _handlers_own(frames: TracebackType | None) -> TracebackType | None:
-    """Leave out the engine's frames, which stand before the handler's; what the engine itself raises has no others."""
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("qworker.engine."):
-        frames = frames.tb_next
-    return frames
-
-
-def _place(frames: TracebackType | None) -> str:
-    if frames is None:
-        return ""
-    last = traceback.extract_tb(frames)[-1]
-    return f"{PurePath(last.filename).name}:{last.lineno} in {last.name}"
 
 
 def _text_of(error: BaseException) -> str:
