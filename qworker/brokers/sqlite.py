@@ -37,8 +37,9 @@ class SqliteBroker(Broker):
     """Queues in the file *path*, made when it isn't there; without a path, in this object's memory.
 
     Every call may raise BrokerUnusable (the file is corrupt, another program's, out of reach or on a network file
-    system; it was not touched), BrokerBusy (another process held its lock for a minute; nothing was done),
-    BrokerRefused (such as a full disk; nothing was done), or AnswerLost (an I/O error; it may have been done).
+    system; it was not touched), BrokerBusy (another process held its lock for a minute, or the disk is full; nothing
+    was done), BrokerUnavailable (an I/O error; nothing was done), AnswerLost (an I/O error at the end of a transaction;
+    it may have been done), or BrokerRefused.
     """
 
     def __init__(self, path: str | Path | None, *, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -107,6 +108,7 @@ class SqliteQueue(Queue):
             lambda session: session.get(self.name, limit, visibility),
             is_due=lambda session: session.any_due(self.name),
             otherwise=[],
+            patience=visibility / 2,  # most of a lease that began when it was asked for would be over
         )
 
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
+from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnusable
 
 APPLICATION_ID: Final = 0x716A6F62
 """Marks a file as ours in its header: the letters "qjob"."""
@@ -51,7 +51,7 @@ _STRICT_SQLITE: Final = (3, 37, 0)
 _ERRORS: Final[dict[int, type[BrokerError]]] = {
     sqlite3.SQLITE_BUSY: BrokerBusy,
     sqlite3.SQLITE_LOCKED: BrokerBusy,
-    sqlite3.SQLITE_IOERR: AnswerLost,
+    sqlite3.SQLITE_FULL: BrokerBusy,
     sqlite3.SQLITE_AUTH: BrokerUnusable,
     sqlite3.SQLITE_CANTOPEN: BrokerUnusable,
     sqlite3.SQLITE_CORRUPT: BrokerUnusable,
@@ -61,9 +61,22 @@ _ERRORS: Final[dict[int, type[BrokerError]]] = {
 }
 
 
-def translate(error: sqlite3.Error, label: str) -> BrokerError:
-    """Return the BrokerError that says what *error* means for the caller; *label* names the file."""
-    return _ERRORS.get(primary_code(error), BrokerRefused)(f"{label}: {error}")
+def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> BrokerError:
+    """Return the BrokerError that says what *error* means for the caller; *label* names the file.
+
+    An I/O error leaves it open whether anything was done only while *committing*.
+    """
+    code = primary_code(error)
+    text = f"{label}: {error}"
+    if code == sqlite3.SQLITE_IOERR:
+        text += f" ({error.sqlite_errorname})"
+        return AnswerLost(text) if committing else BrokerUnavailable(text)
+    return _ERRORS.get(code, BrokerRefused)(text)
+
+
+def is_corruption(error: sqlite3.Error) -> bool:
+    """Return whether *error* says that the file itself is damaged, or no database any more."""
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -89,9 +102,13 @@ def open_file(path: Path) -> sqlite3.Connection:
     """
     try:
         _check_place(path)
-        size = path.stat().st_size if path.exists() else 0
+        logged = _size(_log_of(path))  # asked first: the log of a sound file is written after the file
+        size = _size(path)
     except OSError as error:
         raise BrokerUnusable(f"{path}: {error.strerror}") from error
+    if size == 0 and logged:  # SQLite would drop the log
+        msg = f"{path}: is cut short: it is empty, and its log {path.name}-wal is not"
+        raise BrokerUnusable(msg)
     if size:
         _check_content(path, size)
     connection = _connect(str(path))
@@ -190,14 +207,24 @@ def _check_content(path: Path, size: int) -> None:
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a file that was cut short; SQLite itself notices only whole pages that are missing."""
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
+    if _size(_log_of(path)):
         return
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if (size := path.stat().st_size) < pages * page_size:
         msg = f"{path}: is cut short: {size} bytes of {pages * page_size}"
         raise BrokerUnusable(msg)
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:

@@ -10,13 +10,13 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from qworker.brokers.sqlite_file import open_file, open_memory, primary_code, translate
+from qworker.brokers.sqlite_file import is_corruption, open_file, open_memory, primary_code, translate
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
@@ -24,11 +24,12 @@ from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusabl
 T = TypeVar("T")
 
 PATIENCE: Final = 60.0
-"""Seconds to wait for another process to let go of the file."""
+"""Seconds to wait for another process to let go of the file, unless an operation is worth less."""
 _PAUSE: Final = 0.005
 _GROUP: Final = 512
 """Operations in one transaction, at most: the first should not wait long for the last."""
 _EXIT_PATIENCE: Final = 5.0
+_NO_FILE: Final = (0, 0)
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _OWN_FAULT: Final = (
     BrokerError,
@@ -60,10 +61,13 @@ class Operation(Generic[T]):
     mode: Mode
     run: Callable[[Session], T]
     future: asyncio.Future[T]
+    patience: float
+    """Seconds to wait for another process to let go of the file."""
     is_due: Callable[[Session], bool] | None = None
     """For a claim: whether there is anything to write."""
     otherwise: T | None = None
     """For a claim: its answer if there is not."""
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +92,10 @@ class Writer:
         self._path, self._clock, self._label = path, clock, label
         self._connection: sqlite3.Connection | None = None
         self._durable: bool | None = None
-        self._inode = (0, 0)
+        self._inode = _NO_FILE
+        self._corrupt: tuple[tuple[int, int], str] | None = None
+        """Which file was found to be damaged, and what was said of it."""
+        self._committing = False
         self._running = threading.Lock()  # held while SQLite works, so that no fork happens then
         self._inbox: SimpleQueue[Operation[Any] | _Stop] = SimpleQueue()
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
@@ -104,6 +111,7 @@ class Writer:
         *,
         is_due: Callable[[Session], bool] | None = None,
         otherwise: T | None = None,
+        patience: float | None = None,
     ) -> asyncio.Future[T]:
         """Hand in an operation; the future belongs to the running loop.
 
@@ -114,7 +122,7 @@ class Writer:
             raise BrokerUnusable(msg)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
-            self._inbox.put(Operation(mode, run, future, is_due, otherwise))
+            self._inbox.put(Operation(mode, run, future, patience or PATIENCE, is_due, otherwise))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"qworker {self._label}", daemon=True)
                 self._thread.start()
@@ -185,7 +193,7 @@ class Writer:
         """Return a new exception for each caller: a traceback can't be shared."""
         failure: BrokerError
         if isinstance(error, sqlite3.Error):
-            failure = translate(error, self._label)
+            failure = translate(error, self._label, committing=self._committing)
         elif isinstance(error, BrokerError):
             failure = type(error)(*error.args)
         else:
@@ -194,8 +202,8 @@ class Writer:
         return failure
 
     def _run_patiently(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
-        give_up = time.monotonic() + PATIENCE
-        while True:
+        abandoned = False
+        while operations := self._still_wanted(operations, abandoned=abandoned):
             with self._running:
                 try:
                     return self._attempt(operations)
@@ -203,17 +211,30 @@ class Writer:
                     if primary_code(error) not in _BUSY:
                         self._distrust(error)
                         raise
-            if self._abandoned or time.monotonic() > give_up:
-                msg = f"{self._label}: another process has held the write lock for {PATIENCE:.0f} s"
-                raise BrokerBusy(msg)
+            abandoned = self._abandoned
             time.sleep(_PAUSE)  # lets a fork happen
+        return []
+
+    def _still_wanted(self, operations: Sequence[Operation[Any]], *, abandoned: bool) -> list[Operation[Any]]:
+        """Leave out what was cancelled while it waited for the file, and what has waited for as long as it is worth."""
+        now = time.monotonic()
+        given_up = [each for each in operations if abandoned or now > each.asked_at + each.patience]
+        _deliver([_Answer(each.future, None, self._locked(each)) for each in given_up])
+        return [each for each in operations if each not in given_up and not each.future.done()]
+
+    def _locked(self, operation: Operation[Any]) -> BrokerBusy:
+        return BrokerBusy(f"{self._label}: another process has held the write lock for {operation.patience:g} s")
 
     def _distrust(self, error: sqlite3.Error) -> None:
-        """Have the file opened and checked again, unless it was only full."""
-        if self._path is not None and primary_code(error) != sqlite3.SQLITE_FULL:
-            self._disconnect()
+        """Have the file opened and checked again, unless it was only full; once corrupt, it is not touched again."""
+        if self._path is None or primary_code(error) == sqlite3.SQLITE_FULL:
+            return
+        self._disconnect()
+        if is_corruption(error):
+            self._corrupt = self._inode, str(translate(error, self._label))
 
     def _attempt(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+        self._committing = False
         connection = self._connected()
         answers: list[_Answer] = []
         session = Session(connection, read_clock(self._clock))
@@ -247,6 +268,7 @@ class Writer:
             session.follow_clock()
             session.purge()
             answers = [_answer(each.future, each.run, session) for each in operations]
+            self._committing = True
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
@@ -264,9 +286,16 @@ class Writer:
             self._disconnect()
         if self._connection is None:
             self._durable = None
-            self._connection = open_memory() if self._path is None else open_file(self._path)
-            self._inode = (0, 0) if self._path is None else _inode(self._path)
+            self._connection = open_memory() if self._path is None else self._open(self._path)
         return self._connection
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        self._inode = _inode(path)
+        if self._corrupt is not None and self._inode == self._corrupt[0]:
+            raise BrokerUnusable(self._corrupt[1])
+        connection = open_file(path)
+        self._inode = _inode(path)
+        return connection
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -334,7 +363,7 @@ def _inode(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:
-        return 0, 0
+        return _NO_FILE
     return status.st_dev, status.st_ino
 
 

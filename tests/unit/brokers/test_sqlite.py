@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pytest
 
@@ -21,7 +22,16 @@ from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
 from qworker.brokers.sqlite_session import Session, machine, read_clock
 from qworker.brokers.sqlite_writer import Mode
 from qworker.clock import SYSTEM_CLOCK
-from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, LeaseLost, QueueNotFound
+from qworker.errors import (
+    AnswerLost,
+    BrokerBusy,
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    BrokerUnusable,
+    LeaseLost,
+    QueueNotFound,
+)
 from qworker.testing.clock import FakeClock
 
 
@@ -291,6 +301,20 @@ class TestMessages:
         await blocker
         assert 2 == len(await queue.peek(2))
 
+    async def test_an_update_that_is_cancelled_while_the_file_is_locked_is_never_done(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        await queue.put("x")
+        [message] = await queue.get(visibility=60)
+        with holding_the_lock(path):
+            update = asyncio.create_task(queue.update(message.id, message.receipt, visibility=60))
+            await asyncio.sleep(0)
+            await until(broker._writer._inbox.empty)
+            update.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await update
+        await queue.delete(message.id, message.receipt)
+
     @pytest.mark.parametrize(
         ("statement", "index"),
         [
@@ -529,9 +553,34 @@ class TestSharing:
         self, queue: SqliteQueue, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_writer, "PATIENCE", 0.3)
-        with holding_the_lock(path), pytest.raises(BrokerBusy, match="write lock"):
+        with holding_the_lock(path), pytest.raises(BrokerBusy, match=r"has held the write lock for 0\.3 s"):
             await queue.put("x")
         assert 0 == await queue.count()
+
+    async def test_a_get_that_waited_for_half_its_lease_leases_nothing(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        await queue.put("x")
+        with holding_the_lock(path):
+            put = asyncio.create_task(queue.put("y"))
+            await asyncio.sleep(0)
+            await until(broker._writer._inbox.empty)
+            get = asyncio.create_task(queue.get(visibility=1))
+            await asyncio.sleep(0.6)
+        with pytest.raises(BrokerBusy, match=r"has held the write lock for 0\.5 s"):
+            await get
+        await put
+        assert [0, 0] == [message.dequeue_count for message in await queue.peek(2)]
+
+    async def test_at_the_end_of_a_process_a_lock_is_not_waited_for(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path
+    ) -> None:
+        with holding_the_lock(path):
+            put = asyncio.create_task(queue.put("x"))
+            await asyncio.sleep(0)
+            broker._writer.end()
+            with pytest.raises(BrokerBusy):
+                await put
 
     async def test_a_file_that_is_replaced_is_noticed(
         self, broker: SqliteBroker, queue: SqliteQueue, path: Path
@@ -618,6 +667,13 @@ class TestRefusals:
         assert expected == refusal(path)
         assert content == path.read_bytes()
 
+    def test_an_empty_file_beside_a_log(self, path: Path) -> None:
+        log = path.with_name(f"{path.name}-wal")
+        path.touch()
+        log.write_bytes(b"what was logged")
+        assert f"{path}: is cut short: it is empty, and its log jobs.db-wal is not" == refusal(path)
+        assert (b"", b"what was logged") == contents(path)
+
     def test_an_empty_file_is_filled(self, path: Path) -> None:
         path.touch()
         sound_file(path)
@@ -703,7 +759,7 @@ class TestFullDisk:
             puts = [asyncio.create_task(queue.put("x" * 3000)) for _ in range(10)]
             await asyncio.sleep(0.05)
         outcomes = await asyncio.gather(*puts, return_exceptions=True)
-        failed = [outcome for outcome in outcomes if isinstance(outcome, BrokerRefused)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BrokerBusy)]
         assert f"{broker.label}: database or disk is full" == str(failed[0])
         assert 11 - len(failed) == await queue.count()
         await run_sql(broker, "PRAGMA max_page_count = 1000000")
@@ -713,13 +769,44 @@ class TestFullDisk:
         assert "ok" == integrity(path)
 
 
+class TestDamage:
+    """Found while the file is in use: one of many megabytes is not checked in full when it is opened."""
+
+    def test_a_damaged_file_is_left_alone_until_another_is_in_its_place(self, path: Path) -> None:
+        sound = large_file(path)
+        damaged = rubbish_in(path, "messages_due")
+        queue = SqliteBroker(path).queue("jobs")
+
+        async def use() -> None:
+            for call in (queue.put("x"), queue.get(visibility=60), queue.put("y"), queue.count()):
+                with pytest.raises(BrokerUnusable, match="database disk image is malformed"):
+                    await call
+
+        asyncio.run(use())
+        assert damaged == path.read_bytes()
+        assert [] == [file for file in open_files() if file.is_relative_to(path.parent)]
+        path.rename(path.with_name("damaged.db"))
+        path.write_bytes(sound)
+        assert "151" == asyncio.run(queue.put("x"))
+        assert "ok" == integrity(path)
+
+    async def test_what_passes_is_tried_again(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        await queue.put("before")
+        broker._writer._connection = cast(
+            sqlite3.Connection, _Failing(broker._writer._connection, "BEGIN IMMEDIATE", sqlite3.SQLITE_CANTOPEN)
+        )
+        with pytest.raises(BrokerUnusable):
+            await queue.put("x")
+        await queue.put("after")
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("code", "kind"),
         [
             (sqlite3.SQLITE_BUSY, BrokerBusy),
             (sqlite3.SQLITE_BUSY_SNAPSHOT, BrokerBusy),
-            (sqlite3.SQLITE_FULL, BrokerRefused),
+            (sqlite3.SQLITE_FULL, BrokerBusy),
             (sqlite3.SQLITE_CORRUPT, BrokerUnusable),
             (sqlite3.SQLITE_READONLY_DBMOVED, BrokerUnusable),
             (sqlite3.SQLITE_TOOBIG, BrokerRefused),
@@ -731,6 +818,27 @@ class TestErrors:
         translated = sqlite_file.translate(error, "sqlite:///x.db")
         assert (kind, "sqlite:///x.db: what SQLite says") == (type(translated), str(translated))
 
+    @pytest.mark.parametrize(("committing", "kind"), [(False, BrokerUnavailable), (True, AnswerLost)])
+    def test_an_input_or_output_error_leaves_things_open_at_a_commit_only(
+        self, *, committing: bool, kind: type[BrokerError]
+    ) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE"
+        translated = sqlite_file.translate(error, "sqlite:///x.db", committing=committing)
+        assert "sqlite:///x.db: disk I/O error (SQLITE_IOERR_SHMSIZE)" == str(translated)
+        assert kind is type(translated)
+
+    @pytest.mark.parametrize(("at", "kind"), [("BEGIN IMMEDIATE", BrokerUnavailable), ("COMMIT", AnswerLost)])
+    async def test_a_commit_is_known_as_such(
+        self, broker: SqliteBroker, queue: SqliteQueue, at: str, kind: type[BrokerError]
+    ) -> None:
+        await queue.put("before")
+        broker._writer._connection = cast(sqlite3.Connection, _Failing(broker._writer._connection, at))
+        with pytest.raises(kind):
+            await queue.put("x")
+        await queue.put("after")
+        assert ["before", "after"] == [message.body for message in await queue.peek(5)]
+
     async def test_the_thread_survives_what_nobody_foresaw(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
         def fail(_: Session) -> list[Message]:
             raise RuntimeError("unforeseen")
@@ -738,6 +846,24 @@ class TestErrors:
         with pytest.raises(BrokerRefused, match="unforeseen"):
             await broker.writer().submit(Mode.CHANGE, fail)
         await queue.put("x")
+
+
+class _Failing:
+    """A connection on which one statement fails; it is closed as it should be."""
+
+    def __init__(self, real: sqlite3.Connection | None, at: str, code: int = sqlite3.SQLITE_IOERR_WRITE) -> None:
+        assert real is not None
+        self._real, self._at, self._code = real, at, code
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if sql == self._at:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode, error.sqlite_errorname = self._code, "SQLITE_…"
+            raise error
+        return self._real.execute(sql, *values)
+
+    def close(self) -> None:
+        self._real.close()
 
 
 async def until(fact: Callable[[], bool]) -> None:
@@ -780,6 +906,35 @@ def sound_file(path: Path) -> bytes:
 
     asyncio.run(fill())
     return path.read_bytes()
+
+
+def large_file(path: Path) -> bytes:
+    """Make a file that is too large to be checked in full at each start."""
+
+    async def fill() -> None:
+        broker = SqliteBroker(path)
+        await broker.create_queue("jobs")
+        await asyncio.gather(*(broker.queue("jobs").put("x" * 60_000) for _ in range(150)))
+        await broker.aclose()
+
+    asyncio.run(fill())
+    content = path.read_bytes()
+    assert len(content) > sqlite_file._CHECKED_BYTES
+    return content
+
+
+def rubbish_in(path: Path, table: str) -> bytes:
+    """Overwrite the first page of a table or an index."""
+    with closing(sqlite3.connect(path)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xaa" * 4096
+    path.write_bytes(content)
+    return bytes(content)
+
+
+def open_files() -> list[Path]:
+    return [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
 
 
 def run_script(script: str, path: Path) -> list[str]:
