@@ -215,7 +215,7 @@ class Writer:
             time.sleep(_PAUSE)  # lets a fork happen
         return []
 
-    def _still_wanted(self, operations: Sequence[Operation[Any]], *, abandoned: bool) -> list[Operation[Any]]:
+    def _still_wanted(self, operations: Sequence[Operation[Any]], *, abandoned: bool = False) -> list[Operation[Any]]:
         """Leave out what was cancelled while it waited for the file, and what has waited for as long as it is worth."""
         now = time.monotonic()
         given_up = [each for each in operations if abandoned or now > each.asked_at + each.patience]
@@ -267,7 +267,8 @@ class Writer:
             session = Session(connection, read_clock(self._clock))
             session.follow_clock()
             session.purge()
-            answers = [_answer(each.future, each.run, session) for each in operations]
+            wanted = self._still_wanted(operations)  # once more: it may have taken long to get the lock
+            answers = [_answer(each.future, each.run, session) for each in wanted]
             self._committing = True
             connection.execute("COMMIT")
         except BaseException:
