@@ -25,10 +25,11 @@ Asked = tuple[str, str]
 
 
 class Suspended(AccessDenied):
-    """Access was denied, by the broker just now or, for this request was not sent, a short while ago."""
+    """Access is denied: by the broker's answer, or by one a short while ago, and then nothing was sent."""
 
-    def __init__(self, reason: str, retry_in: float, *, everywhere: bool) -> None:
+    def __init__(self, reason: str, retry_in: float, *, everywhere: bool, sent: bool = True) -> None:
         super().__init__(reason)
+        self.sent = sent
         self.retry_in = retry_in
         """Seconds after which it may be asked again."""
         self.everywhere = everywhere
@@ -67,7 +68,7 @@ class Access:
         with self._lock:
             now, due = self._monotonic(), self._when(asked)
             if now < due:
-                raise self._suspended(asked, due - now)
+                raise self._suspended(asked, due - now, sent=False)
             self._next = now + _PAUSE
             if self._first is not None or asked in self._denied:
                 self._due[asked] = now + _PAUSE
@@ -81,7 +82,7 @@ class Access:
                 self._first, self._reason = asked, reason
             elif asked != self._first and telling:
                 self._everything = True
-            return self._suspended(asked, _PAUSE)
+            return self._suspended(asked, _PAUSE, sent=True)
 
     def expect_denial(self, asked: Asked, reason: str) -> None:
         """Note a right that is known to be missing: its denial will tell nothing."""
@@ -110,10 +111,10 @@ class Access:
             return self._next + (_TURN if asked == self._last else 0)
         return self._due.get(asked, 0.0)
 
-    def _suspended(self, asked: Asked, retry_in: float) -> Suspended:
-        if self._first is not None:
-            return Suspended(self._reason, retry_in, everywhere=True)
-        return Suspended(self._denied.get(asked, self._reason), retry_in, everywhere=False)
+    def _suspended(self, asked: Asked, retry_in: float, *, sent: bool) -> Suspended:
+        everywhere = self._first is not None
+        reason = self._reason if everywhere else self._denied.get(asked, self._reason)
+        return Suspended(reason, retry_in, everywhere=everywhere, sent=sent)
 
 
 class GuardedBroker(Broker):

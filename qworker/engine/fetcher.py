@@ -172,7 +172,11 @@ class Fetcher:
                 queue=poll.queue.name,
                 reason=text_of(error),
                 retry_in=pause,
-                lasting=isinstance(error, AccessDenied | QueueNotFound),
+                lasting=_is_lasting(error),
                 everywhere=isinstance(error, Suspended) and error.everywhere,
             ),
         )
+
+
+def _is_lasting(error: Exception) -> bool:
+    return isinstance(error, AccessDenied | QueueNotFound) and not (isinstance(error, Suspended) and not error.sent)

@@ -38,6 +38,8 @@ class Lease:
         self._lost = False
         self._uncertain = False
         self._settled = False
+        self._unanswered = False
+        """Whether it may have been settled: a renewal with a receipt that is stale by then would call it lost."""
         self._turn = _Turn()
 
     @property
@@ -49,7 +51,7 @@ class Lease:
         """Begin the lease's length anew; does nothing while it is being settled, or after. Raises BrokerError."""
         if self._turn.try_take():
             try:
-                if not self._settled:
+                if not (self._settled or self._unanswered):
                     faultpoint_soon("renewal-sent")
                     await self._update(self.length, None, within=self.length / 6)
                     faultpoint("renewal-answered")
@@ -62,9 +64,20 @@ class Lease:
             await self._update(self.length, body, within=self.length / 2)
 
     async def reappear(self, after: int, *, body: str | None = None) -> None:
-        """Let the message become visible in *after* seconds, with a new body if one is given. Raises BrokerError."""
+        """Let the message become visible in *after* seconds, with a new body if one is given. Raises BrokerError.
+
+        A message whose receipt went stale counts as done if that was by an earlier try, of which no answer came.
+        """
         async with self._settling():
-            await self._update(after, body, within=self.length / 2)
+            certain = not self._uncertain
+            try:
+                await self._update(after, body, within=self.length / 2)
+            except AnswerLost:
+                self._unanswered = self._unanswered or certain
+                raise
+            except LeaseLost:
+                if not self._unanswered:
+                    raise
             self._settled = True
 
     async def complete(self) -> None:
@@ -76,7 +89,10 @@ class Lease:
             try:
                 async with asyncio.timeout(self.length / 2):
                     await self.queue.delete(self.message_id, self._receipt)
-            except TimeoutError:
+            except (TimeoutError, AnswerLost) as error:
+                self._unanswered = True
+                if isinstance(error, AnswerLost):
+                    raise
                 raise AnswerLost(f"message {self.message_id}: its delete was not answered in time") from None
             except LeaseLost:
                 if self._uncertain:  # not gone: a renewal was applied that gave it a receipt we never saw

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from qworker.errors import QworkerError
 from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
 
 
@@ -17,6 +18,29 @@ def outcome_of(error: BaseException) -> Outcome:
             return Rejected(Failure.of(error))
         case _:
             return Failed(Failure.of(error))
+
+
+class HandlerFailed(QworkerError):
+    """The handler failed in its child process, as *failure* says; what it raised there stays there."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+def error_of(outcome: Outcome) -> Exception:
+    """Return what a handler of a child process raised there, as its middleware here would know it."""
+    match outcome:
+        case RetryAsked(failure, after):
+            return Retry(failure.message, after=after)
+        case Snoozed(after, reason):
+            return Snooze(reason, after=after)
+        case Rejected(failure):
+            return Reject(failure.message)
+        case Failed(failure):
+            return HandlerFailed(failure)
+        case _:
+            return QworkerError(f"a handler can't come to {outcome}")
 
 
 def refuse_generator(returned: Any) -> Any:

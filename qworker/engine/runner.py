@@ -15,7 +15,7 @@ from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
 from qworker.engine.child import ChildCall
 from qworker.engine.children import Children
-from qworker.engine.outcomes import outcome_of, refuse_generator
+from qworker.engine.outcomes import error_of, outcome_of, refuse_generator
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
@@ -98,7 +98,8 @@ class Runner:
         )
         outcome = await self._children.run(call, run.save_state)
         if not isinstance(outcome, Succeeded):
-            raise _ChildOutcome(outcome)
+            run.raised_in_child = error_of(outcome), outcome
+            raise run.raised_in_child[0]
 
 
 class Run:
@@ -115,6 +116,8 @@ class Run:
         self._over = False
         self._current_task: asyncio.Task[Any] | None = None
         self._thread: ThreadCall | None = None
+        self.raised_in_child: tuple[Exception | None, Outcome | None] = None, None
+        """What middleware sees of a child's outcome, and that itself, which knows more."""
         self._nudge: asyncio.TimerHandle | None = None
         self._told = False
         """Whether its thread was interrupted before the event loop came to it: once is enough."""
@@ -186,7 +189,8 @@ class Run:
     def _outcome_of(self, error: BaseException) -> Outcome:
         if self._stopped is not None:
             return self._stopped
-        return error.outcome if isinstance(error, _ChildOutcome) else outcome_of(error)
+        raised, outcome = self.raised_in_child
+        return outcome if error is raised and outcome is not None else outcome_of(error)
 
     def _context(self) -> Context:
         timeout = self.task.options.timeout
@@ -222,12 +226,6 @@ class Run:
         elif self._current_task is not None:
             self._current_task.cancel()
         self._nudge = self._loop.call_later(NUDGE_EVERY, self._tell)
-
-
-class _ChildOutcome(Exception):
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(str(getattr(outcome, "failure", outcome)))
-        self.outcome = outcome
 
 
 def _no_outcome(attempt: Attempt) -> Failure:

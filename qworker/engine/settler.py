@@ -18,7 +18,6 @@ from qworker.errors import (
     BrokerError,
     BrokerUnavailable,
     InvalidArguments,
-    LeaseLost,
     MessageTooLarge,
     QueueNotFound,
 )
@@ -118,18 +117,12 @@ class Settler:
 async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> None:
     """Try a call again and again for some seconds, unless it is refused for good."""
     until = time.monotonic() + seconds
-    maybe_done = False
     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
         try:
             await call()
-        except LeaseLost:
-            if maybe_done:  # an update that was applied, but not answered, has left us without a receipt
-                return
-            raise
         except (BrokerBusy, BrokerUnavailable, AnswerLost, Suspended) as error:
             if isinstance(error, Suspended) and not error.everywhere:
                 raise  # this right is missing, and the others are not
-            maybe_done = maybe_done or isinstance(error, AnswerLost)
             if time.monotonic() + pause >= until:
                 raise
         else:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qworker import INJECTED, App, Context, Reject, Retry
+from qworker import INJECTED, App, Context, Reject, Retry, Snooze
 
 app = App(broker="sqlite://")
 
@@ -31,7 +31,12 @@ def save(state: Any, *, ctx: Context = INJECTED) -> None:
 
 @app.task(executor="process")
 def ask(what: str) -> None:
-    raise {"retry": Retry("again", after=7), "reject": Reject("never"), "exit": SystemExit(3)}[what]
+    raise {
+        "retry": Retry("again", after=7),
+        "reject": Reject("never"),
+        "snooze": Snooze("soon", after=3),
+        "exit": SystemExit(3),
+    }[what]
 
 
 @app.task(executor="process")

@@ -210,6 +210,36 @@ async def test_after_an_uncertain_renewal_a_refused_delete_is_no_delete(
         await lease.complete()
 
 
+async def test_an_update_that_was_applied_but_not_answered_has_settled_the_message(
+    lease: Lease, queue: ScriptedQueue
+) -> None:
+    queue.will("update", AnswerLost("?"), LeaseLost("m1"))
+    with pytest.raises(AnswerLost):
+        await lease.reappear(7)
+    await lease.reappear(7)
+    await lease.renew()
+    assert 2 == len(queue.calls)
+
+
+async def test_after_an_uncertain_renewal_a_refused_update_settles_nothing(lease: Lease, queue: ScriptedQueue) -> None:
+    queue.will("update", AnswerLost("a renewal's"), AnswerLost("a settlement's"), LeaseLost("m1"))
+    with pytest.raises(AnswerLost):
+        await lease.renew()
+    with pytest.raises(AnswerLost):
+        await lease.reappear(7)
+    with pytest.raises(LeaseLost):
+        await lease.reappear(7)
+
+
+@pytest.mark.parametrize("method", ["update", "delete"])
+async def test_what_may_be_settled_is_not_renewed(lease: Lease, queue: ScriptedQueue, method: str) -> None:
+    queue.will(method, AnswerLost("?"))
+    with pytest.raises(AnswerLost):
+        await (lease.complete() if method == "delete" else lease.reappear(7))
+    await lease.renew()
+    assert [method] == [name for name, *_ in queue.calls]
+
+
 async def test_a_renewal_that_succeeds_ends_the_uncertainty(lease: Lease, queue: ScriptedQueue) -> None:
     queue.will("update", AnswerLost("?"), "r7")
     queue.will("delete", LeaseLost("m1"))

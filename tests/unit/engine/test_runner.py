@@ -504,7 +504,7 @@ async def test_a_thread_can_be_stopped_while_the_loop_is_blocked(runner: Runner)
 
 
 async def test_a_thread_is_interrupted_once_by_a_lost_lease(runner: Runner) -> None:
-    begun, cleaned_up = threading.Event(), threading.Event()
+    begun, caught, cleaned_up = threading.Event(), threading.Event(), threading.Event()
     interrupts: list[Interrupt] = []
 
     def cleans_up() -> None:
@@ -513,6 +513,7 @@ async def test_a_thread_is_interrupted_once_by_a_lost_lease(runner: Runner) -> N
             spin()
         except Interrupt as first:
             interrupts.append(first)
+            caught.set()
             try:
                 loop_has_turned.wait()
                 for _ in range(1000):
@@ -524,7 +525,8 @@ async def test_a_thread_is_interrupted_once_by_a_lost_lease(runner: Runner) -> N
     loop_has_turned = threading.Event()
     run, running = begin(runner, Task(cleans_up, app, name="cleans up"))
     await asyncio.to_thread(begun.wait)
-    await asyncio.to_thread(run.stop_from_thread, Lost())
+    run.stop_from_thread(Lost())
+    assert caught.wait(5), "the loop is blocked by this wait"
     await until(lambda: run._nudge is not None)
     loop_has_turned.set()
     assert Succeeded() == await running, "as it swallowed the interrupt"
@@ -685,3 +687,43 @@ def test_what_is_refused() -> None:
     late.lease.deadline = 0
     assert Lost() == runner.refuse(late)
     runner.close()
+
+
+@pytest.mark.parametrize(
+    ("what", "seen"),
+    [
+        ("retry", "Retry: again"),
+        ("reject", "Reject: never"),
+        ("snooze", "Snooze: soon"),
+        ("exit", "HandlerFailed: SystemExit: 3"),
+    ],
+)
+async def test_middleware_sees_what_a_handler_raised_in_its_child(what: str, seen: str) -> None:
+    raised: list[Exception] = []
+
+    async def middleware(_: Context, call_next: CallNext) -> None:
+        try:
+            await call_next()
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    runner = Runner({}, concurrency=1, middleware=(middleware,))
+    outcome = await outcome_of(runner, in_child.ask, what)
+    runner.close()
+    assert [seen] == [f"{type(error).__name__}: {error}" for error in raised]
+    assert Snoozed(3, "soon") == outcome or "in_child.py" in failure_of(outcome).where, "as the child tells it"
+
+
+async def test_middleware_may_answer_for_a_child_that_failed() -> None:
+    async def middleware(_: Context, call_next: CallNext) -> None:
+        try:
+            await call_next()
+        except Reject as error:
+            raise Retry("after all", after=1) from error
+
+    runner = Runner({}, concurrency=1, middleware=(middleware,))
+    outcome = await outcome_of(runner, in_child.ask, "reject")
+    runner.close()
+    assert isinstance(outcome, RetryAsked)
+    assert (1, "after all") == (outcome.after, outcome.failure.message)

@@ -28,7 +28,7 @@ from qworker.errors import (
     QueueNotFound,
 )
 from qworker.job import Job
-from qworker.outcome import Abandon, Delete, Failure, Poison, Reappear
+from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 from qworker.poison import decode_poison
 
 app = App(broker="sqlite://")
@@ -217,6 +217,32 @@ async def test_an_update_that_was_applied_but_not_answered_is_done(
     queue.will("update", AnswerLost("?"), LeaseLost("m1"))
     await settler.settle(attempt, Reappear(7, counted=True))
     assert 2 == len(queue.calls)
+
+
+@pytest.mark.parametrize("action", [Delete(), Reappear(7, counted=True)])
+async def test_what_was_not_answered_before_the_lease_ended_is_not_called_done(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, action: Action
+) -> None:
+    async def late() -> None:
+        attempt.lease.deadline = time.monotonic()
+        raise AnswerLost("?")
+
+    queue.will("delete", late)
+    queue.will("update", late)
+    with pytest.raises(LeaseLost):
+        await settler.settle(attempt, action)
+    assert 1 == len(queue.calls)
+
+
+async def test_a_delete_with_a_receipt_that_a_lost_renewal_may_have_voided_is_not_called_done(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue
+) -> None:
+    queue.will("update", AnswerLost("?"))
+    with pytest.raises(AnswerLost):
+        await attempt.lease.renew()
+    queue.will("delete", AnswerLost("?"), LeaseLost("m1"))
+    with pytest.raises(LeaseLost):
+        await settler.settle(attempt, Delete())
 
 
 @pytest.mark.parametrize("refusal", [AccessDenied("403"), BrokerRefused("400"), LeaseLost("m1")])

@@ -778,8 +778,9 @@ async def test_a_job_that_ends_while_all_is_denied_is_settled_once_it_is_not(
 
 @pytest.mark.parametrize("refusal", [AccessDenied("403"), QueueNotFound("first")])
 async def test_a_burst_ends_where_a_queue_can_not_be_polled(
-    recorder: EventRecorder, refusal: AccessDenied | QueueNotFound
+    recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch, refusal: AccessDenied | QueueNotFound
 ) -> None:
+    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.2)
     done: list[int] = []
     scripted = ScriptedBroker()
     app = App(broker=scripted)
