@@ -5,10 +5,22 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from fault_actions import Action, Answer, ChangeXML, CloseAfterAnswer, CutBody, Delay, DropBefore, Trickle
+from fault_actions import (
+    Action,
+    Answer,
+    BlackHole,
+    ChangeXML,
+    CloseAfterAnswer,
+    CutBody,
+    Delay,
+    DropBefore,
+    Duplicate,
+    Trickle,
+)
 from fault_proxy import FaultProxy
 from fault_rules import Rule
 from stage import wait_until
@@ -16,6 +28,7 @@ from stage import wait_until
 GET = b"GET /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\n\r\n"
 PUT = b"POST /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n<a/>"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
+CLOSING = PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n6;x=y\r\n456789\r\n0\r\n\r\n"
 ONE_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n"
 EMPTY = b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n"
@@ -34,7 +47,10 @@ class Service:
         self.connections.append(writer)
         while request := await reader.read(65536):
             self.asked.append((time.monotonic(), request))
-            writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            writer.write(answer)
+            if b"Connection: close" in answer:
+                break
         writer.close()
 
     def hang_up(self) -> None:
@@ -89,9 +105,65 @@ async def test_requests_sent_at_once_are_answered_in_turn(proxy: FaultProxy, ser
 async def test_a_connection_ends_where_one_side_says_so(
     proxy: FaultProxy, service: Service, request_head: bytes
 ) -> None:
-    closing = PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
-    service.answers = [closing if request_head == GET else PLAIN]
+    service.answers = [CLOSING if request_head == GET else PLAIN]
     assert service.answers[0] == await ask(proxy, request_head)
+
+
+async def test_a_service_that_ends_the_connection_is_asked_on_a_new_one(proxy: FaultProxy, service: Service) -> None:
+    service.answers = [CLOSING]
+    proxy.add(Rule(Duplicate()))
+    assert CLOSING == await ask(proxy, PUT)
+    assert 2 == len(service.asked) == len(service.connections)
+
+
+async def test_a_connection_that_the_service_may_be_about_to_end_is_not_used_again(
+    proxy: FaultProxy, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = PLAIN + PLAIN
+    assert expected == await ask(proxy, GET + GET, until=len(expected))
+    assert 1 == len(service.connections)
+    monkeypatch.setattr("fault_exchange._REUSED_FOR_SECONDS", 0)
+    assert expected == await ask(proxy, GET + GET, until=len(expected))
+    assert 3 == len(service.connections)
+
+
+async def test_what_follows_into_a_black_hole_is_lost(proxy: FaultProxy, service: Service) -> None:
+    rule = proxy.add(Rule(BlackHole(), nth=1))
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(PUT + GET)
+    await asyncio.to_thread(wait_until, lambda: rule.applied, what="the fault")
+    writer.close()
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections == 0, what="its end")
+    assert ({"put": 1}, []) == (proxy.requests, service.asked)
+
+
+async def test_a_connection_with_a_request_under_way_is_not_idle(proxy: FaultProxy) -> None:
+    rule = proxy.add(Rule(BlackHole()))
+    held = asyncio.create_task(ask(proxy, GET))
+    await asyncio.to_thread(wait_until, lambda: rule.applied, what="the fault")
+    proxy.idle_limit = 0
+    assert b"" == await ask(proxy, b"")
+    await asyncio.to_thread(wait_until, lambda: proxy.open_connections == 1, what="the end of the idle one")
+    assert (1, False) == (proxy.hung_up, held.done())
+    proxy.refuse()
+    with pytest.raises(ConnectionResetError):
+        await held
+
+
+async def test_a_request_cut_off_by_a_refusal_is_told(proxy: FaultProxy, service: Service) -> None:
+    told: list[dict[str, Any]] = []
+    proxy.note = told.append
+    service.answers = [b""]
+    held = asyncio.create_task(ask(proxy, PUT))
+    await asyncio.to_thread(wait_until, lambda: service.asked, what="the request")
+    proxy.refuse()
+    with pytest.raises(ConnectionResetError):
+        await held
+    with pytest.raises(ConnectionRefusedError):
+        await ask(proxy, PUT)
+    assert [("Refuse", "put", "work", None)] == [
+        (line["action"], line["operation"], line["queue"], line["message"]) for line in told
+    ]
 
 
 @pytest.mark.parametrize(
@@ -192,18 +264,13 @@ async def test_what_a_test_does_wrong_is_told(proxy: FaultProxy) -> None:
     assert [ValueError] == [type(error) for error in proxy.errors]
 
 
-async def test_what_is_under_way_at_the_end_is_ended(proxy: FaultProxy, service: Service) -> None:
-    proxy.add(Rule(Delay(3_600)))
-    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-    writer.write(GET)
-    await asyncio.to_thread(wait_until, lambda: proxy.requests["get"], what="the request")
-    another = FaultProxy(proxy.port)
-    another.start()
-    held = asyncio.create_task(ask(another, GET))
-    await asyncio.to_thread(wait_until, lambda: proxy.requests["get"] == 2, what="the other's request")
-    another.close()
+async def test_what_is_under_way_at_the_end_is_ended(service: Service) -> None:
+    other = FaultProxy(service.port)
+    other.start()
+    rule = other.add(Rule(Delay(3_600)))
+    held = asyncio.create_task(ask(other, GET))
+    await asyncio.to_thread(wait_until, lambda: rule.applied, what="the fault")
+    other.close()
     with pytest.raises(ConnectionResetError):
         await held
-    writer.close()
-    assert [] == service.asked
-    assert reader.at_eof() is False
+    assert ([], []) == (service.asked, other.errors)
