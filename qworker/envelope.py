@@ -4,7 +4,8 @@
 
     {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
 
-Optional: ``releases``, ``state``, ``headers``, ``expires_at``. The least a producer may send is ``{"task":"…"}``.
+Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``. The least a producer may
+send is ``{"task":"…"}``.
 Keys that this version doesn't know are ignored, so that a newer producer can run beside an older worker.
 """
 
@@ -27,7 +28,8 @@ MAX_DEPTH: Final = 200
 Encoding = Literal["text", "base64"]
 """How a body goes over the wire: as the JSON text itself, or as Base64 of it, which Azure Functions expects."""
 
-_HISTORY: Final = frozenset({"releases"})
+_LAST_NOTE: Final = '{"last":true,'
+_HISTORY: Final = frozenset({"releases", "last"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
@@ -47,6 +49,8 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
         fields["expires_at"] = _iso(job.expires_at)
     if job.releases:
         fields["releases"] = job.releases
+    if job.last:
+        fields["last"] = True
     if job.state is not None:
         fields["state"] = job.state
     if job.headers:
@@ -81,6 +85,7 @@ def decode(body: str, *, message_id: str) -> Job:
         enqueued_at=_moment(fields, "enqueued_at"),
         expires_at=_moment(fields, "expires_at"),
         releases=_count(fields, "releases"),
+        last=_true(fields, "last"),
         state=fields.get("state"),
         headers=_headers(fields),
     )
@@ -96,6 +101,27 @@ def without_history(body: str) -> str:
         return check_body(as_body(first, "text" if _is_plain(body) else "base64"))
     except (InvalidEnvelope, MessageTooLarge, RecursionError):  # another's JSON may have been the shorter one
         return body
+
+
+def note_last(body: str) -> str:
+    """Return the body of a job that is not noted to be in its last attempt as one that is; all else in it is kept."""
+    return _replace_start(body, "{", _LAST_NOTE)
+
+
+def without_note(body: str) -> str:
+    """Return a body as it was before note_last; what is no envelope is left as it is."""
+    try:
+        return _replace_start(body, _LAST_NOTE, "{")
+    except InvalidEnvelope:
+        return body
+
+
+def _replace_start(body: str, old: str, new: str) -> str:
+    text = body if _is_plain(body) else _from_base64(body)
+    if not text.lstrip().startswith(old):
+        return body
+    text = text.replace(old, new, 1)
+    return text if _is_plain(body) else base64.b64encode(text.encode()).decode("ascii")
 
 
 def as_fields(body: str) -> dict[str, Any]:
@@ -171,6 +197,12 @@ def _typed(fields: dict[str, Any], key: str, kind: type, default: Any) -> Any:
     if not isinstance(value, kind):
         raise InvalidEnvelope(f"{key!r} must be {'an array' if kind is list else 'an object'}")
     return value
+
+
+def _true(fields: dict[str, Any], key: str) -> bool:
+    if fields.get(key, True) is not True:
+        raise InvalidEnvelope(f"{key!r} must be true, or not be there")
+    return key in fields
 
 
 def _count(fields: dict[str, Any], key: str) -> int:

@@ -51,6 +51,8 @@ class JobStarted:
     job: Job
     queue: str
     attempt: int
+    alone: bool = False
+    """Whether no other is started beside it for a while: workers were lost with it, and this is its last attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ class Job:
     state: Any = field(default=None, repr=False)
     """What its last checkpoint saved, as a JSON value."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    last: bool = False
+    """Whether it was noted that its last attempt begins, or comes next: if no outcome follows, it is given up."""
 
     def expired(self, now: datetime) -> bool:
         """Say whether it is too late to start it."""

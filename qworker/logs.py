@@ -169,6 +169,8 @@ def _job_line(event: events.JobEvent) -> Line:
 
 def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a table of events
     match event:
+        case events.JobStarted(alone=True):
+            return "warning", "job.started_alone", {"reason": "workers were lost with it, and this is its last attempt"}
         case events.JobStarted():
             return "debug", "job.started", {}
         case events.JobSucceeded():

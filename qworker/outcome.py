@@ -132,6 +132,8 @@ class Reappear:
     after: int
     counted: bool
     """Whether the attempt is spent."""
+    one_left: bool = False
+    """Whether the next attempt is the last."""
 
 
 @dataclass(frozen=True, slots=True)

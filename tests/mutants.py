@@ -64,8 +64,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 "qworker/engine/worker.py",
-                "            received = self._inbox.popleft()\n            self._hold(received, self._pipeline.handle",
-                "            received = self._inbox.popleft()\n            self._keeper.keep([received.lease])\n"
+                "            self._hold(received, self._pipeline.handle",
+                "            self._keeper.keep([received.lease])\n"
                 "            self._hold(received, self._pipeline.handle",
             ),
         ),
@@ -100,8 +100,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/settler.py",
-                "body = None if counted else self._released_body(attempt.job)",
-                "body = None",
+                "            job = replace(job, releases=job.releases + 1, last=job.last and not attempt.alone)\n",
+                "            return None\n",
             ),
         ),
         "released",
@@ -208,7 +208,8 @@ def _try(mutant: Mutant) -> tuple[Mutant, list[str]]:
 
 
 def _copy(root: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(list_files, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     for name in filter(None, listed.split("\0")):
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """A message that was received, and the attempt of a job that comes of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qworker.brokers.base import Message
@@ -29,11 +29,28 @@ class Attempt:
     task: Task[..., Any] | None
     """None if this worker knows no such task."""
     started: float | None = None
+    body: str = field(init=False)
+    """What the message says, as it was last written."""
+    alone: bool = field(init=False)
+    """Whether no other job may run beside it.
+
+    Its earlier attempts are not known to have failed, so that workers were lost with it, and if one is in its last, it
+    is given up: that must not be for another job's crash.
+    """
+
+    def __post_init__(self) -> None:
+        self.body = self.received.message.body
+        self.alone = not self.job.last and 1 < self.max_attempts <= self.number
 
     @property
     def number(self) -> int:
         """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault."""
         return max(self.received.message.dequeue_count - self.job.releases, 1)
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts its task has; 0 if that is unknown."""
+        return 0 if self.task is None else self.task.options.policy.max_attempts
 
     @property
     def lease(self) -> Lease:

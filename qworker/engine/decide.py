@@ -31,9 +31,9 @@ def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  #
         case Failed(failure) | RetryAsked(failure) if policy.exhausted(attempt):
             return Poison(failure)
         case Failed():
-            return Reappear(policy.delay(attempt), counted=True)
+            return _next_attempt(policy.delay(attempt), attempt, policy)
         case RetryAsked(after=after):
-            return Reappear(policy.delay(attempt) if after is None else after, counted=True)
+            return _next_attempt(policy.delay(attempt) if after is None else after, attempt, policy)
         case Snoozed(after):
             return Reappear(after, counted=False)
         case Released():
@@ -42,3 +42,7 @@ def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  #
             return Abandon()
         case _:
             assert_never(outcome)
+
+
+def _next_attempt(after: int, attempt: int, policy: RetryPolicy) -> Reappear:
+    return Reappear(after, counted=True, one_left=policy.exhausted(attempt + 1))

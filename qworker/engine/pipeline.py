@@ -11,10 +11,10 @@ from qworker.engine.attempt import Attempt, Received
 from qworker.engine.decide import decide
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.report import event_of
-from qworker.engine.runner import Run, Runner
+from qworker.engine.runner import Run, Runner, worker_lost
 from qworker.engine.settler import Settler
 from qworker.envelope import decode
-from qworker.errors import InvalidEnvelope, LeaseLost
+from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge
 from qworker.events import Event, JobStarted, JobStuck, MessagePoisoned, SettleFailed
 from qworker.events import LeaseLost as LeaseLostEvent
 from qworker.job import Job
@@ -43,7 +43,7 @@ class Pipeline:
         """Run a message's job and settle it; *leave_slot* is called in between, when its handler is done."""
         try:
             attempt = self._attempt(received)
-            outcome = self._runner.refuse(attempt) or await self._run(attempt)
+            outcome = self._runner.refuse(attempt) or await self._note_last(attempt) or await self._run(attempt)
             faultpoint("after-handler")
         except InvalidEnvelope as error:
             leave_slot()
@@ -63,6 +63,13 @@ class Pipeline:
             await self._give_up(received, Failure.of(error))
         else:
             await self._settle(attempt, Released(reason))
+
+    def must_be_alone(self, received: Received) -> bool:
+        """Say whether no other job may run beside a message's."""
+        try:
+            return received.message.dequeue_count > 1 and self._attempt(received).alone
+        except InvalidEnvelope:
+            return False
 
     def stop_all(self, reason: str) -> None:
         """Tell all handlers to stop, and release their jobs."""
@@ -86,11 +93,27 @@ class Pipeline:
         job = decode(received.message.body, message_id=received.message.id)
         return Attempt(received, job, self._tasks.get(job.task))
 
+    async def _note_last(self, attempt: Attempt) -> Outcome | None:
+        """Have the message say that it begins a last attempt that may end the worker; return why it can't begin."""
+        if not attempt.alone:
+            return None
+        try:
+            await self._settler.note_last(attempt)
+        except MessageTooLarge:  # nothing would tell the next delivery from this one
+            return worker_lost(attempt) if attempt.number > attempt.max_attempts else None
+        except LeaseLost:
+            return Lost()
+        except BrokerError as error:
+            return Released(str(error))
+        return Lost() if attempt.lease.lost else None
+
     async def _run(self, attempt: Attempt) -> Outcome:
         run = self._runner.prepare(attempt, partial(self._settler.save_state, attempt))
         run.on_stuck = partial(self._stuck, attempt)
         attempt.started = time.monotonic()
-        self._emit(JobStarted(job=attempt.job, queue=attempt.queue, attempt=attempt.number))
+        self._emit(
+            JobStarted(job=attempt.job, queue=attempt.queue, attempt=attempt.number, alone=attempt.alone),
+        )
         self._runs.add(run)
         faultpoint("before-handler")
         try:

@@ -56,8 +56,8 @@ class Runner:
             return Expired()
         if attempt.task is None:
             return Failed(Failure.of(UnknownTask(attempt.job.task, self._known_tasks)))
-        if attempt.number > attempt.task.options.policy.max_attempts:
-            return Failed(_no_outcome(attempt))
+        if attempt.number > attempt.max_attempts and not attempt.alone:
+            return worker_lost(attempt)
         return None
 
     def prepare(self, attempt: Attempt, save_state: SaveState) -> "Run":
@@ -228,10 +228,13 @@ class Run:
         self._nudge = self._loop.call_later(NUDGE_EVERY, self._tell)
 
 
-def _no_outcome(attempt: Attempt) -> Failure:
+def worker_lost(attempt: Attempt) -> Failed:
+    """Return the outcome of a job that was delivered too often."""
     earlier = attempt.number - 1
-    return Failure(
-        "WorkerLost",
-        f"it was started {earlier} times, and the worker never came to settle the last of them: "
-        "it was killed or crashed, or the broker did not take the outcome",
+    return Failed(
+        Failure(
+            "WorkerLost",
+            f"it was delivered {earlier} times, and the worker never came to settle the last of them: "
+            "it was killed or crashed, or the broker did not take the outcome",
+        ),
     )

@@ -11,7 +11,7 @@ from qworker.brokers.base import Broker, check_body
 from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.faultpoints import faultpoint
-from qworker.envelope import Encoding, encode
+from qworker.envelope import Encoding, encode, note_last, without_note
 from qworker.errors import (
     AnswerLost,
     BrokerBusy,
@@ -49,8 +49,8 @@ class Settler:
             case Delete():
                 await _persist(lease.complete, seconds=lease.length)
                 faultpoint("after-delete")
-            case Reappear(after, counted):
-                body = None if counted else self._released_body(attempt.job)
+            case Reappear(after):
+                body = self._noted_body(attempt, action)
                 faultpoint("before-release")
                 await _persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
                 faultpoint("after-release")
@@ -73,13 +73,19 @@ class Settler:
             raise InvalidArguments(job.task, f"a state that can't be saved as JSON: {error}") from None
         # Shielded: a handler that is cancelled now must not take the new receipt with it.
         await asyncio.shield(attempt.lease.save(body))
-        attempt.job = job
+        attempt.job, attempt.body = job, body
+
+    async def note_last(self, attempt: Attempt) -> None:
+        """Write into the message that its last attempt begins. Raises MessageTooLarge or BrokerError."""
+        body = check_body(note_last(attempt.body))
+        await _persist(lambda: attempt.lease.save(body), seconds=attempt.lease.length / 2)
+        attempt.job, attempt.body = replace(attempt.job, last=True), body
 
     async def _move(self, received: Received, failure: Failure, attempts: int, job: Job | None) -> None:
         """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
         lease = received.lease
         record = PoisonRecord(
-            body=received.message.body,
+            body=without_note(received.message.body),
             queue=received.queue,
             failure=failure,
             attempts=attempts,
@@ -107,11 +113,16 @@ class Settler:
             await self.broker.create_queue(queue.name)
             await queue.put(body)
 
-    def _released_body(self, job: Job) -> str | None:
+    def _noted_body(self, attempt: Attempt, action: Reappear) -> str | None:
+        """Return the body that says what the dequeue count can't, if there is anything to say, and room for it."""
+        job = attempt.job
         try:
-            return check_body(encode(replace(job, releases=job.releases + 1), self.encoding))
+            if not action.counted:  # and an attempt that was alone will be so again
+                job = replace(job, releases=job.releases + 1, last=job.last and not attempt.alone)
+                return check_body(encode(job, self.encoding))
+            return check_body(note_last(attempt.body)) if action.one_left and not job.last else None
         except MessageTooLarge:
-            return None  # no room to note the release: the attempt is spent, the job is not lost
+            return None  # no room to note a release: the attempt is spent, the job is not lost
 
 
 async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> None:

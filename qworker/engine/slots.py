@@ -30,6 +30,7 @@ class Slots:
         self._rate = 0.0
         self._since = time.monotonic()
         self._change = asyncio.Event()
+        self._open = True
 
     @property
     def free(self) -> int:
@@ -38,11 +39,19 @@ class Slots:
 
     def wanted(self) -> int:
         """Return how many messages to ask for now: a full batch, or whatever can start when nothing else waits."""
+        if not self._open:
+            return 0
         on_the_way = self.waiting + self._asked_for
         room = self._concurrency + self._prefetch() - self.running - on_the_way
         if room >= MAX_BATCH:
             return MAX_BATCH
         return max(room, 0) if not on_the_way else 0
+
+    def set_open(self, *, to_more: bool) -> None:
+        """Say whether any message is wanted, whatever room there is."""
+        if to_more and not self._open:
+            self._change.set()
+        self._open = to_more
 
     def reserve(self, count: int) -> None:
         """Keep room for messages that are asked for."""

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -23,6 +23,7 @@ from qworker.engine.rights import RightsCheck
 from qworker.engine.runner import Runner
 from qworker.engine.settler import Settler
 from qworker.engine.slots import Slots
+from qworker.engine.turns import Turns
 from qworker.engine.watch import LoopWatch
 from qworker.envelope import Encoding
 from qworker.errors import AccessDenied, BrokerError, BrokerUnusable, text_of
@@ -87,7 +88,7 @@ class Worker:
             child_setup=child_setup,
         )
         self._queues = dict(settings.queues) or {task.queue: 1 for task in tasks.values()} or {DEFAULT_QUEUE: 1}
-        self._inbox: deque[Received] = deque()
+        self._turns = Turns(settings.lease, self._start_waiting)
         self._in_hand: set[asyncio.Task[None]] = set()
         """Everything from a started job to its settled message."""
         self._emptied: dict[str, float] = {}
@@ -219,7 +220,8 @@ class Worker:
             Received(message, Lease(queue, message, length=length, began=began), queue.name) for message in messages
         ]
         self._keeper.keep(each.lease for each in received)
-        self._inbox.extend(received)
+        for each in received:
+            self._turns.add(each, alone=self._pipeline.must_be_alone(each))
         faultpoint("received")
         self._slots.waiting += len(received)
         if self._stop_reason is None:
@@ -228,11 +230,11 @@ class Worker:
             self._release_waiting()
 
     def _start_waiting(self) -> None:
-        while self._inbox and self._may_start():
+        while self._may_start() and (received := self._turns.take()) is not None:
             self._slots.started()
             self._started += 1
-            received = self._inbox.popleft()
             self._hold(received, self._pipeline.handle(received, self._leave_slot))
+        self._slots.set_open(to_more=self._turns.open)
         if self._started == self._settings.max_jobs and self._stop_reason is None:
             self.request_stop(f"it has started {self._started} jobs")
 
@@ -256,24 +258,24 @@ class Worker:
         self._release_waiting()
 
     def _release_waiting(self) -> None:
-        while self._inbox:
+        for received in self._turns.take_all():
             self._slots.waiting -= 1
-            received = self._inbox.popleft()
             self._hold(received, self._pipeline.release(received, "its worker stopped before it began"))
 
     def _hold(self, received: Received, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._in_hand.add(task)
-        task.add_done_callback(partial(self._let_go, received.lease))
+        task.add_done_callback(partial(self._let_go, received))
 
-    def _let_go(self, lease: Lease, task: asyncio.Task[None]) -> None:
-        self._keeper.drop(lease)
+    def _let_go(self, received: Received, task: asyncio.Task[None]) -> None:
+        self._keeper.drop(received.lease)
+        self._turns.ended(received)
         self._in_hand.discard(task)
         self._last_active = time.monotonic()
         self._start_waiting()
 
     def _end_burst(self) -> None:
-        idle = not self._inbox and not self._in_hand
+        idle = not self._turns.waiting and not self._in_hand
         asked_since = all(self._emptied.get(name, 0.0) > self._last_active for name in self._queues)
         if self._settings.burst and idle and asked_since and self._stop_reason is None:
             self.request_stop(self.failure or "nothing is left to do")

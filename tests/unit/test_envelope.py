@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qworker.brokers.base import MAX_BODY_BYTES, check_text
-from qworker.envelope import Encoding, as_body, decode, encode, without_history
+from qworker.envelope import Encoding, as_body, decode, encode, note_last, without_history, without_note
 from qworker.errors import InvalidEnvelope
 from qworker.job import Job
 
@@ -33,6 +33,7 @@ jobs = st.builds(
     enqueued_at=st.none() | moments,
     expires_at=st.none() | moments,
     releases=st.integers(0, 10),
+    last=st.booleans(),
     state=values,
     headers=st.dictionaries(texts, texts, max_size=2),
 )
@@ -56,9 +57,9 @@ def test_wire_format() -> None:
     least = Job("0199", "mail.send", ["a@b.c"], {"template": "hällo"})
     fields = '{"v":1,"id":"0199","task":"mail.send","args":["a@b.c"],"kwargs":{"template":"hällo"}'
     assert fields + "}" == encode(least)
-    full = replace(least, enqueued_at=moment, expires_at=moment, releases=2, state=[1], headers={"a": "b"})
+    full = replace(least, enqueued_at=moment, expires_at=moment, releases=2, last=True, state=[1], headers={"a": "b"})
     times = '"enqueued_at":"2026-11-23T05:00:00.123Z","expires_at":"2026-11-23T05:00:00.123Z"'
-    assert f'{fields},{times},"releases":2,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
+    assert f'{fields},{times},"releases":2,"last":true,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
 
 
 def test_base64_is_that_of_the_text() -> None:
@@ -137,6 +138,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "version null": ('{"v":null,"task":"t"}', "version is None"),
     "negative releases": ('{"task":"t","releases":-1}', "'releases'"),
     "releases true": ('{"task":"t","releases":true}', "'releases'"),
+    "last false": ('{"task":"t","last":false}', "'last' must be true"),
+    "last a number": ('{"task":"t","last":1}', "'last' must be true"),
     "releases a fraction": ('{"task":"t","releases":1.5}', "'releases'"),
     "time a number": ('{"task":"t","enqueued_at":12}', "'enqueued_at'"),
     "time no time": ('{"task":"t","expires_at":"soon"}', "'expires_at'"),
@@ -191,7 +194,22 @@ def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("encoding", ["text", "base64"])
 def test_a_body_without_history_is_as_it_was_sent(encoding: Encoding) -> None:
     job = Job("j1", "t", ["naïve"], {"k": 1}, state={"page": 7}, headers={"trace": "x"})
-    assert encode(job, encoding) == without_history(encode(replace(job, releases=3), encoding))
+    assert encode(job, encoding) == without_history(encode(replace(job, releases=3, last=True), encoding))
+
+
+@pytest.mark.parametrize("body", ['{"task":"t"}', ' {\n"task":"t", "more":1e2, "kwargs":{"last":true} }'])
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_a_last_attempt_is_noted_and_nothing_else_is_changed(body: str, encoding: Encoding) -> None:
+    before = base64.b64encode(body.encode()).decode() if encoding == "base64" else body
+    noted = note_last(before)
+    assert replace(decode(before, message_id="m"), last=True) == decode(noted, message_id="m")
+    assert before == without_note(noted)
+    assert before == without_note(before)
+
+
+@pytest.mark.parametrize("body", ["no JSON", "", '["releases"]', "{}"])
+def test_what_is_no_envelope_has_no_note(body: str) -> None:
+    assert body == without_note(body)
 
 
 @pytest.mark.parametrize("body", ['{ "task":"t", "more":1e2 }', "no JSON", "", '["releases"]'])

@@ -23,6 +23,12 @@ COMMON: dict[str, Any] = {"job": JOB, "queue": "mail", "attempt": 2}
 
 LINES = [
     (events.JobStarted(**COMMON), "debug", "job.started", ONE),
+    (
+        events.JobStarted(**COMMON, alone=True),
+        "warning",
+        "job.started_alone",
+        ONE | {"reason": "workers were lost with it, and this is its last attempt"},
+    ),
     (events.JobSucceeded(**COMMON, seconds=0.12345), "info", "job.succeeded", ONE | {"seconds": 0.123}),
     (
         events.JobRetried(**COMMON, max_attempts=5, after=10, failure=WHY, seconds=1.0),

@@ -34,12 +34,12 @@ POLICY = RetryPolicy(3, Backoff(base=5, factor=2, jitter=0))
         (Succeeded(), 1, Delete()),
         (Succeeded(), 9, Delete()),
         (Failed(WHY), 1, Reappear(5, counted=True)),
-        (Failed(WHY), 2, Reappear(10, counted=True)),
+        (Failed(WHY), 2, Reappear(10, counted=True, one_left=True)),
         (Failed(WHY), 3, Poison(WHY)),
         (Failed(WHY), 4, Poison(WHY)),
         (RetryAsked(WHY, 60), 1, Reappear(60, counted=True)),
         (RetryAsked(WHY, 0), 1, Reappear(0, counted=True)),
-        (RetryAsked(WHY, None), 2, Reappear(10, counted=True)),
+        (RetryAsked(WHY, None), 2, Reappear(10, counted=True, one_left=True)),
         (RetryAsked(WHY, 60), 3, Poison(WHY)),
         (Snoozed(60), 1, Reappear(60, counted=False)),
         (Snoozed(60), 9, Reappear(60, counted=False)),
@@ -79,9 +79,10 @@ def test_every_outcome_is_decided_and_nothing_is_lost(outcome: Outcome, attempt:
             assert isinstance(outcome, Rejected | Failed | RetryAsked)
             assert failure == outcome.failure
             assert isinstance(outcome, Rejected) or attempt >= max_attempts
-        case Reappear(after, counted):
+        case Reappear(after, counted, one_left):
             assert 0 <= after <= MAX_DELAY
             assert counted == isinstance(outcome, Failed | RetryAsked)
             assert not counted or attempt < max_attempts
+            assert one_left == (counted and attempt + 1 == max_attempts)
         case Abandon():
             assert isinstance(outcome, Lost)

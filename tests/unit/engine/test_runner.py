@@ -659,7 +659,20 @@ async def test_a_timeout_kills_the_child_process(runner: Runner, tmp_path: Path)
         os.kill(int(file.read_text()), 0)
 
 
-# What is not run at all
+# What is not run at all, or not beside others
+
+
+def test_who_has_to_be_alone() -> None:
+    @app.task(name="thrice", max_attempts=3)
+    async def thrice() -> None: ...
+
+    @app.task(name="once", max_attempts=1)
+    async def once() -> None: ...
+
+    assert [False, False, True, True] == [attempt_of(thrice, dequeue_count=count).alone for count in (1, 2, 3, 4)]
+    assert [False, False] == [attempt_of(thrice, dequeue_count=count, last=True).alone for count in (3, 4)]
+    assert [False, True] == [attempt_of(thrice, dequeue_count=count, releases=5).alone for count in (7, 8)]
+    assert [False, False] == [attempt_of(once, dequeue_count=count).alone for count in (1, 2)]
 
 
 def test_what_is_refused() -> None:
@@ -673,9 +686,10 @@ def test_what_is_refused() -> None:
     assert Expired() == runner.refuse(attempt_of(tried, expires_at=utc_now()))
     assert runner.refuse(attempt_of(tried, expires_at=utc_now() + timedelta(seconds=60))) is None
 
-    too_often = runner.refuse(attempt_of(tried, dequeue_count=3))
+    assert runner.refuse(attempt_of(tried, dequeue_count=9)) is None
+    too_often = runner.refuse(attempt_of(tried, dequeue_count=3, last=True))
     assert too_often is not None
-    assert "WorkerLost: it was started 2 times" == str(failure_of(too_often))[:34]
+    assert "WorkerLost: it was delivered 2 times" == str(failure_of(too_often))[:36]
 
     unknown = attempt_of(tried)
     unknown.job, unknown.task = replace(unknown.job, task="no.such"), None

@@ -14,7 +14,7 @@ from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.settler import Settler
-from qworker.envelope import decode, encode
+from qworker.envelope import decode, encode, note_last
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -89,6 +89,40 @@ async def test_a_retry_is_the_same_message(settler: Settler, attempt: Attempt, q
     assert [("update", "m1", "r1", 7, None)] == queue.calls
 
 
+async def test_a_retry_before_the_last_attempt_is_noted(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue
+) -> None:
+    """So that a crash in the last one is known from one in an earlier."""
+    await settler.settle(attempt, Reappear(7, counted=True, one_left=True))
+    assert [("update", "m1", "r1", 7, f'{{"last":true,{BODY[1:]}')] == queue.calls
+
+
+async def test_a_retry_before_the_last_attempt_keeps_a_state(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue
+) -> None:
+    await settler.save_state(attempt, {"page": 3})
+    await settler.settle(attempt, Reappear(7, counted=True, one_left=True))
+    noted = decode(queue.calls[-1][-1], message_id="m1")
+    assert ({"page": 3}, True) == (noted.state, noted.last)
+
+
+async def test_a_last_attempt_is_noted_once(settler: Settler, attempt: Attempt, queue: ScriptedQueue) -> None:
+    await settler.note_last(attempt)
+    assert [("update", "m1", "r1", 60, f'{{"last":true,{BODY[1:]}')] == queue.calls
+    await settler.settle(attempt, Reappear(7, counted=True, one_left=True))
+    assert ("update", "m1", "r2", 7, None) == queue.calls[-1]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_release_takes_back_that_a_last_attempt_has_begun(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, *, alone: bool
+) -> None:
+    attempt.alone = alone
+    await settler.note_last(attempt)
+    await settler.settle(attempt, Reappear(0, counted=False))
+    assert (not alone) == decode(queue.calls[-1][-1], message_id="m1").last
+
+
 async def test_a_release_notes_that_the_attempt_is_not_spent(
     settler: Settler, attempt: Attempt, queue: ScriptedQueue
 ) -> None:
@@ -152,6 +186,16 @@ async def test_the_poison_message_tells_all(settler: Settler, attempt: Attempt, 
     assert BODY == record.body
     assert (WHY, 3, "host:1", "m1") == (record.failure, record.attempts, record.worker, record.message_id)
     assert ("work", "m1", "counted") == (record.queue, record.job_id, record.task)
+
+
+async def test_the_poison_message_has_the_body_that_was_enqueued(
+    settler: Settler, queue: ScriptedQueue, poison: ScriptedQueue
+) -> None:
+    found = message(note_last(BODY), dequeue_count=5)
+    lease = Lease(queue, found, length=60, began=time.monotonic())
+    last = Attempt(Received(found, lease, "work"), decode(found.body, message_id="m1"), counted)
+    await settler.settle(last, Poison(WHY))
+    assert BODY == decode_poison(poison.called("put")[0][0]).body
 
 
 async def test_a_message_that_is_no_job_is_poisoned_as_it_is(

@@ -117,6 +117,17 @@ def test_prefetching_ends_when_jobs_become_slow(clock: FakeClock) -> None:
     assert 0 == slots.wanted()
 
 
+async def test_asks_for_nothing_while_it_is_closed() -> None:
+    slots = Slots(4)
+    slots.set_open(to_more=False)
+    assert 0 == slots.wanted()
+    waiting = asyncio.create_task(slots.changed())
+    await asyncio.sleep(0)
+    slots.set_open(to_more=True)
+    await waiting
+    assert 4 == slots.wanted()
+
+
 @pytest.mark.parametrize("change", ["unreserve", "started", "ended"])
 async def test_tells_of_room(change: str) -> None:
     slots = Slots(4)

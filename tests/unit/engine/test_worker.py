@@ -3,6 +3,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue, message, until
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
+from qworker.brokers.base import MAX_BODY_BYTES
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine import worker as worker_module
 from qworker.envelope import decode, encode
-from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable, QueueNotFound
+from qworker.errors import AccessDenied, BrokerBusy, BrokerRefused, BrokerUnusable, QueueNotFound
+from qworker.errors import LeaseLost as LostLease
 from qworker.events import (
     Event,
     JobExpired,
@@ -239,18 +242,120 @@ async def test_an_unknown_task_reappears_until_its_attempts_run_out(
 async def test_a_job_that_kills_its_worker_is_poisoned_before_running(
     app: App, broker: SqliteBroker, clock: FakeClock
 ) -> None:
-    @app.task(name="killer", max_attempts=2)
-    async def killer() -> None:
-        raise AssertionError
+    begun: list[int] = []
 
-    await killer.aenqueue()
+    @app.task(name="killer", max_attempts=2)
+    async def killer(*, ctx: Context = INJECTED) -> None:
+        begun.append(ctx.attempt)
+
+    await broker.queue("default").put(encode(Job("j1", "killer", last=True)))
     for _ in range(2):  # received, and never settled
         assert 1 == len(await broker.queue("default").get(visibility=1))
         clock.advance(1)
     happened = await arun_until_idle(app)
-    assert [] == happened.of(JobStarted)
+    assert [] == begun
     [event] = happened.of(JobPoisoned)
     assert (3, "WorkerLost") == (event.attempt, event.failure.type)
+
+
+# A last attempt with which workers were lost
+
+
+def delivered(*deliveries: tuple[Job, int]) -> ScriptedBroker:
+    """A broker whose queue has these jobs, as they are delivered for the so many-th time."""
+    broker = ScriptedBroker()
+    messages = [
+        message(encode(job), number=number, dequeue_count=count) for number, (job, count) in enumerate(deliveries)
+    ]
+    broker.queue("default").will("get", messages)
+    return broker
+
+
+async def test_it_is_alone(recorder: EventRecorder) -> None:
+    """Whatever ends the worker then, it was this job; and its message says that it has begun."""
+    under_way: set[str] = set()
+    beside: defaultdict[str, set[str]] = defaultdict(set)
+
+    alone = [(Job(f"alone-{number}", "suspect"), 3 + number // 2) for number in range(4)]
+    others = [(Job(f"fresh-{number}", "suspect"), 1 + number % 2) for number in range(4)]
+    others.append((Job("failed", "suspect", last=True), 3))
+    broker = delivered(*others, *alone)
+    app = App(broker=broker)
+
+    @app.task(name="suspect", max_attempts=3)
+    async def suspect(*, ctx: Context = INJECTED) -> None:
+        under_way.add(ctx.job_id)
+        await asyncio.sleep(0.01)
+        for job in under_way:
+            beside[job] |= under_way
+        under_way.discard(ctx.job_id)
+
+    happened = await arun_until_idle(app)
+    assert 9 == len(happened.of(JobSucceeded))
+    ids = {job.id for job, _ in alone}
+    assert {job: {job} for job in ids} == {job: beside[job] for job in ids}
+    assert {job.id for job, _ in others} == beside["failed"]
+    assert ids == {event.job.id for event in happened.of(JobStarted) if event.alone}
+    notes = [decode(body, message_id="") for *_, body in broker.queue("default").called("update")]
+    assert ids == {job.id for job in notes if job.last}
+
+
+async def test_it_is_not_begun_twice_without_room_for_its_note() -> None:
+    room = MAX_BODY_BYTES - len(encode(Job("j1", "large", [""])))
+    app = App(broker=delivered(*((Job(f"j{count}", "large", ["x" * room]), count) for count in (2, 3))))
+
+    @app.task(name="large", max_attempts=2)
+    async def large(text: str) -> None: ...
+
+    happened = await arun_until_idle(app)
+    assert ["j2"] == [event.job.id for event in happened.of(JobSucceeded)]
+    assert [("j3", "WorkerLost")] == [(event.job.id, event.failure.type) for event in happened.of(JobPoisoned)]
+
+
+@pytest.mark.parametrize(("error", "kind"), [(LostLease("m1"), LeaseLost), (BrokerRefused("no"), JobReleased)])
+async def test_it_does_not_begin_if_that_could_not_be_noted(error: Exception, kind: type[Event]) -> None:
+    broker = delivered((Job("j1", "suspect"), 2))
+    broker.queue("default").will("update", error)
+    app = App(broker=broker)
+
+    @app.task(name="suspect", max_attempts=2)
+    async def suspect() -> None:
+        raise AssertionError
+
+    happened = await arun_until_idle(app)
+    assert [] == happened.of(JobStarted)
+    assert 1 == len(happened.of(kind))
+
+
+async def test_it_will_be_alone_again_if_it_is_given_back() -> None:
+    broker = delivered((Job("alone", "suspect"), 2), (Job("failed", "suspect", last=True), 2))
+    app = App(broker=broker)
+
+    @app.task(name="suspect", max_attempts=2)
+    async def suspect() -> None:
+        raise Snooze(after=60)
+
+    assert 2 == len((await arun_until_idle(app)).of(JobSnoozed))
+    bodies = [body for _, _, after, body in broker.queue("default").called("update") if after == 60]
+    assert {"alone": False, "failed": True} == {
+        job.id: job.last for job in (decode(body, message_id="") for body in bodies)
+    }
+
+
+async def test_no_messages_are_fetched_while_it_is_alone() -> None:
+    broker = delivered((Job("j1", "suspect"), 2))
+    queue = broker.queue("default")
+    app = App(broker=broker)
+    gets: list[int] = []
+
+    @app.task(name="suspect", max_attempts=2)
+    async def suspect() -> None:
+        gets.append(len(queue.called("get")))
+        await asyncio.sleep(0.1)
+        gets.append(len(queue.called("get")))
+
+    await arun_until_idle(app)
+    assert gets[0] == gets[1] < len(queue.called("get"))
 
 
 async def test_a_checkpoint_is_there_in_the_next_attempt(app: App, clock: FakeClock) -> None:
