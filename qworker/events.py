@@ -206,6 +206,8 @@ class PollFailed:
     """Whether it takes a person: the queue is not there, or the credential may not poll it."""
     everywhere: bool = False
     """Whether all access is denied: the same is told of every queue."""
+    unusable: bool = False
+    """Whether the broker's file can't be used as it is; if that lasts, the worker ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

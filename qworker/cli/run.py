@@ -162,10 +162,12 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     pass_signals_to(on_signal)
     if supervised:
         loop.add_reader(sys.stdin.fileno(), _hear_supervisor, loop, worker)
-    async with worker:
-        await worker.stop_requested()
-        last_resort.ask()
-    await app.aclose()
+    try:
+        async with worker:
+            await worker.stop_requested()
+            last_resort.ask()
+    finally:
+        await app.aclose()
     return 0 if worker.failure is None else _FAILED
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from qworker.brokers.base import MAX_BATCH, Message, Queue
 from qworker.engine.access import Suspended
-from qworker.errors import AccessDenied, BrokerBusy, QueueNotFound, text_of
+from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable, QueueNotFound, text_of
 from qworker.events import Event, PollFailed, PollRecovered
 
 _GETS_AT_ONCE: Final = 4
@@ -174,6 +174,7 @@ class Fetcher:
                 retry_in=pause,
                 lasting=_is_lasting(error),
                 everywhere=isinstance(error, Suspended) and error.everywhere,
+                unusable=isinstance(error, BrokerUnusable),
             ),
         )
 

@@ -51,6 +51,8 @@ _log = logging.getLogger("qworker")
 _FAILURES: Final = (JobRetried, JobPoisoned, MessagePoisoned)
 _UNSETTLED: Final = 64
 """Finished jobs that may wait for their settling before no new one is started."""
+_UNUSABLE_FOR: Final = 2.0
+"""Seconds after which a worker ends whose broker's file can't be used: too few files to open, say, may pass."""
 _LAST_MOMENTS: Final = 2.0
 """Seconds that cancelled handlers get to clean up, and releases to be sent."""
 
@@ -93,6 +95,9 @@ class Worker:
         """Everything from a started job to its settled message."""
         self._emptied: dict[str, float] = {}
         self._unusable: dict[str, str] = {}
+        self._broken_since: float | None = None
+        self._given_up: str | None = None
+        """Why the broker can't be used any more."""
         self._last_active = time.monotonic()
         self._started = 0
         self._fetching: asyncio.Task[None] | None = None
@@ -139,12 +144,14 @@ class Worker:
             self._exits = starting.pop_all()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop: drain, release what remains, and end."""
+    async def __aexit__(self, raised: type[BaseException] | None, *_: object) -> None:
+        """Stop: drain, release what remains, and end. Raises BrokerUnusable if that is why it stopped."""
         if self._stop_reason is None:
             self.request_stop("the program that runs it")
         async with self._exits:
             await self._stop()
+        if self._given_up is not None and raised is None:
+            raise BrokerUnusable(self._given_up)
 
     def _start(self) -> None:
         end_forks_of(asyncio.get_running_loop())
@@ -194,8 +201,18 @@ class Worker:
             self._unusable[event.queue] = event.reason
             self._emptied[event.queue] = time.monotonic()
             self._end_burst()
+        elif isinstance(event, PollFailed) and event.unusable:
+            self._give_up_unless_it_passes(event.reason)
         elif isinstance(event, PollRecovered):
             self._unusable.pop(event.queue, None)
+            self._broken_since = None
+
+    def _give_up_unless_it_passes(self, reason: str) -> None:
+        now = time.monotonic()
+        self._broken_since = self._broken_since or now
+        if now - self._broken_since >= _UNUSABLE_FOR and self._stop_reason is None:
+            self._given_up = reason
+            self.request_stop(reason)
 
     def _renewal_failed(self, lease: Lease, error: Exception, retry_in: float) -> None:
         self._emit(
