@@ -3,9 +3,8 @@
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
@@ -21,6 +20,10 @@ from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Tas
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.worker import Lifespan, Worker
     from qworker.settings import Settings
+
+T = TypeVar("T")
+_NOT_A_WORKERS: Final = frozenset({"app", "broker", "encoding", "log_format", "log_level", "processes", "reload"})
+"""Settings of a whole program, or of its App."""
 
 
 class App:
@@ -43,6 +46,7 @@ class App:
     ) -> None:
         self._given_broker = broker
         self._given_encoding = encoding
+        self._made: dict[str, Any] = {}
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._listeners = tuple(listeners)
@@ -54,18 +58,16 @@ class App:
         """The registered tasks by name."""
         return self._tasks
 
-    @cached_property
+    @property
     def broker(self) -> Broker:
         """Where the queues are. Raises ConfigurationError if the settings make no sense."""
-        if isinstance(self._given_broker, Broker):
-            return self._given_broker
-        return broker_from_url(self._given_broker or _load_settings().broker_url())
+        return self._first("broker", self._make_broker)
 
     def use_broker(self, broker: str | Broker) -> None:
-        """Use another broker from now on; for command lines and tests."""
+        """Use another broker from now on; for command lines and tests. What sync calls opened to the old is closed."""
+        self._portal.close()
         self._given_broker = broker
-        self.__dict__.pop("broker", None)
-        self.__dict__.pop("_enqueuer", None)
+        self._made.clear()
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -121,8 +123,10 @@ class App:
         """Run a worker inside another program, for as long as the ``async with`` block.
 
         *settings* are those of Settings: queues, concurrency, lease, grace, …; at the end of the block it stops
-        as it would on SIGTERM.
+        as it would on SIGTERM. Raises ConfigurationError for those that are not a worker's: the broker is the App's.
         """
+        if foreign := sorted(_NOT_A_WORKERS.intersection(settings)):
+            raise ConfigurationError(f"worker(): {', '.join(foreign)}: not of a worker, but of its App or its program")
         worker = self.make_worker(_load_settings(settings), listeners)
         try:
             async with worker:
@@ -163,13 +167,23 @@ class App:
     async def _close_broker(self) -> None:
         await self.broker.aclose()
 
-    @cached_property
-    def _encoding(self) -> Encoding:
-        return self._given_encoding or _load_settings().encoding
+    def _make_broker(self) -> Broker:
+        if isinstance(self._given_broker, Broker):
+            return self._given_broker
+        return broker_from_url(self._given_broker or _load_settings().broker_url())
 
-    @cached_property
+    @property
+    def _encoding(self) -> Encoding:
+        return self._first("encoding", lambda: self._given_encoding or _load_settings().encoding)
+
+    @property
     def _enqueuer(self) -> Enqueuer:
-        return Enqueuer(self.broker, self._encoding)
+        return self._first("enqueuer", lambda: Enqueuer(self.broker, self._encoding))
+
+    def _first(self, name: str, make: Callable[[], T]) -> T:
+        """Return what was made first, whichever thread made it; a lock could stay locked for ever after a fork."""
+        made = self._made.get(name)
+        return cast(T, self._made.setdefault(name, make()) if made is None else made)
 
     def _bound_lifespan(self) -> "Lifespan | None":
         lifespan = self._lifespan

@@ -55,7 +55,12 @@ class Enqueuer:
             raise InvalidArguments(job.task, f"an argument can't be sent as JSON: {error}") from None
 
     async def _put_many(self, queue: Queue, jobs: Sequence[Job], bodies: Sequence[str], sending: Sending) -> None:
-        await self._put(queue, jobs[0], bodies[0], sending)  # creates the queue, or finds the broker down, just once
+        try:
+            await self._put(
+                queue, jobs[0], bodies[0], sending
+            )  # creates the queue, or finds the broker down, just once
+        except EnqueueUncertain as lost:
+            raise PartlyEnqueued([], [jobs[0].id], [job.id for job in jobs[1:]], lost) from lost
         accepted, uncertain, reasons = [jobs[0].id], list[str](), list[QworkerError]()
 
         async def put_from(waiting: Iterator[tuple[Job, str]]) -> None:

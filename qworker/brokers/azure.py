@@ -187,7 +187,7 @@ class AzureBroker(Broker):
         loop = asyncio.get_running_loop()
         connections = self._connections.get(loop)
         if connections is None:
-            for closed in [other for other in self._connections if other.is_closed()]:
+            for closed in [other for other in tuple(self._connections) if other.is_closed()]:
                 self._connections.pop(closed, None)
             service = self._open_service(_new_session(_KEEP_ALIVE[self._scheme]), self._call_timeout)
             connections = self._connections[loop] = _Connections(service)

@@ -308,10 +308,11 @@ class Worker:
             ),
         )
         self._take_no_more()
-        await self._drain(grace)
-        await self._rights.stop()
-        await self._keeper.stop()
-        self._runner.close()
+        async with AsyncExitStack() as ending:  # each, whatever becomes of the others
+            ending.callback(self._runner.close)
+            ending.push_async_callback(self._keeper.stop)
+            ending.push_async_callback(self._rights.stop)
+            await self._drain(grace)
         self._emit(
             WorkerStopped(
                 worker=self.name,
@@ -324,12 +325,14 @@ class Worker:
     async def _drain(self, grace: float) -> None:
         """Wait for what runs, then tell it to stop, then leave it."""
         done, hurry = asyncio.create_task(self._all_done()), asyncio.create_task(self._hurry.wait())
-        await asyncio.wait({done, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        self._pipeline.stop_all("its worker stopped")
-        await asyncio.wait({done}, timeout=_LAST_MOMENTS)
-        self._pipeline.report_stuck()
-        for waiting in (done, hurry):
-            waiting.cancel()
+        try:
+            await asyncio.wait({done, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._pipeline.stop_all("its worker stopped")
+            await asyncio.wait({done}, timeout=_LAST_MOMENTS)
+            self._pipeline.report_stuck()
+            for waiting in (done, hurry):
+                waiting.cancel()
 
     async def _all_done(self) -> None:
         while pending := {task for task in (*self._in_hand, self._fetching) if task and not task.done()}:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -317,3 +318,45 @@ def test_a_script_that_enqueues_and_ends(tmp_path: Path) -> None:
         return count
 
     assert 1 == asyncio.run(count())
+
+
+def test_threads_that_come_first_at_once_get_one_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_making = threading.Barrier(8)
+
+    def slowly(url: str) -> SqliteBroker:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            all_making.wait(1)
+        return SqliteBroker(None)
+
+    monkeypatch.setattr("qworker.app.broker_from_url", slowly)
+    app = App(broker="sqlite://", encoding="text")
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append((app.broker, app._enqueuer._broker))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(app.broker, app.broker)] * 8 == found
+
+
+def test_using_another_broker_closes_what_was_opened_to_the_first() -> None:
+    first, second = ScriptedBroker(), ScriptedBroker()
+    app = App(broker=first)
+
+    @app.task
+    def ok() -> None: ...
+
+    ok.enqueue()
+    app.use_broker(second)
+    assert (1, 0) == (first.closed, second.closed)
+    ok.enqueue()
+    assert 1 == len(second.queue("default").called("put"))
+    app.close()
+    assert (1, 1) == (first.closed, second.closed)
+
+
+@pytest.mark.parametrize("name", ["app", "broker", "encoding", "log_format", "log_level", "processes", "reload"])
+async def test_a_setting_that_is_not_a_workers_is_refused(app: App, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^worker\(\): {name}: not of a worker, but of its App"):
+        async with app.worker(**{name: "x"}):  # type: ignore[arg-type] # not told apart from listeners
+            raise AssertionError

@@ -218,3 +218,13 @@ async def test_uncertainty_outlives_a_refusal(enqueuer: Enqueuer, queue: Scripte
     queue.will("put", AnswerLost("?"), last)
     with pytest.raises(EnqueueUncertain):
         await put(enqueuer, JOB)
+
+
+async def test_of_many_whose_first_is_uncertain_the_others_are_not_queued(
+    enqueuer: Enqueuer, queue: ScriptedQueue
+) -> None:
+    queue.will("put", *[AnswerLost("?")] * 4)
+    with pytest.raises(PartlyEnqueued) as caught:
+        await put(enqueuer, *many(3))
+    assert ([], ["j0"], ["j1", "j2"]) == (caught.value.accepted, caught.value.uncertain, caught.value.refused)
+    assert 4 == len(queue.calls)

@@ -15,6 +15,7 @@ from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, curren
 from qworker.brokers.base import MAX_BODY_BYTES
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine import worker as worker_module
+from qworker.engine.worker import Worker
 from qworker.envelope import decode, encode
 from qworker.errors import AccessDenied, BrokerBusy, BrokerRefused, BrokerUnusable, QueueNotFound
 from qworker.errors import LeaseLost as LostLease
@@ -970,6 +971,30 @@ async def test_a_worker_that_is_no_burst_has_not_failed(app: App, recorder: Even
         assert (await recorder.wait_for(PollFailed)).lasting
         assert worker.failure is None
         await recorder.wait_for(PollRecovered)
+
+
+async def test_a_stop_that_is_cancelled_leaves_nothing_running(app: App, recorder: EventRecorder) -> None:
+    @app.task(name="endless")
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    async def work() -> Worker:
+        async with app.worker(listeners=[recorder], grace=60) as worker:
+            workers.append(worker)
+            await recorder.wait_for(JobStarted)
+        raise AssertionError
+
+    workers: list[Worker] = []
+    await endless.aenqueue()
+    working = asyncio.create_task(work())
+    await recorder.wait_for(WorkerStopping)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    [worker] = workers
+    assert not worker._keeper._thread.is_alive()
+    assert worker._runner._threads._shutdown
+    assert ["default"] == [event.queue for event in recorder.of(JobReleased)]
 
 
 async def test_a_listener_that_fails_costs_no_job(app: App, caplog: pytest.LogCaptureFixture) -> None:
