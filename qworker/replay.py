@@ -22,22 +22,20 @@ from qworker.poison import PoisonRecord, decode_poison
 from qworker.task import check_task_queue, poison_queue_of
 
 T = TypeVar("T")
-LEASE: Final = 60
-"""Seconds that a batch is leased for: after a replay was killed, the rest of its batch can be replayed again."""
 _PAUSES: Final = (0.1, 0.5, 2.0)
 """Seconds before each further try of a call that was refused for now, or not answered."""
 
 
-async def replay(broker: Broker, queue: str, *, limit: int | None = None) -> int:
+async def replay(broker: Broker, queue: str, *, limit: int | None = None, lease: int = 60) -> int:
     """Put what is in the poison queue of *queue* back into it, as if it were new; return how many messages.
 
     It ends: at most *limit* messages are put back, at most as many as there were when it began, and none twice that was
     given up again meanwhile. Put comes before delete: killed in between, it leaves a copy in both queues, never in
-    neither. Several replays at once share the work.
+    neither, and others can have the rest of its batch after *lease* seconds. Several replays at once share the work.
 
     Raises InvalidQueueName, or what the broker answered: within PartlyReplayed if something was put back before.
     """
-    run = _Replay(broker, check_task_queue(queue))
+    run = _Replay(broker, check_task_queue(queue), lease)
     try:
         await run.put_back(limit)
     except BrokerError as error:
@@ -52,8 +50,9 @@ async def replay(broker: Broker, queue: str, *, limit: int | None = None) -> int
 class _Replay:
     """One run, and what it has put back so far."""
 
-    def __init__(self, broker: Broker, queue: str) -> None:
+    def __init__(self, broker: Broker, queue: str, lease: int) -> None:
         self.count = 0
+        self._lease = lease
         self._broker = broker
         self._queue = broker.queue(queue)
         self._poison = broker.queue(poison_queue_of(queue))
@@ -65,8 +64,8 @@ class _Replay:
         left = await _patiently(self._poison.count)
         left = left if limit is None else min(left, limit)
         while left > 0:
-            until = time.monotonic() + LEASE / 2
-            batch = await self._poison.get(min(left, MAX_BATCH), visibility=LEASE)
+            until = time.monotonic() + self._lease / 2
+            batch = await self._poison.get(min(left, MAX_BATCH), visibility=self._lease)
             if not batch:
                 return
             before = self.count

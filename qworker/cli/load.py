@@ -13,6 +13,7 @@ from qworker.errors import ConfigurationError
 if TYPE_CHECKING:
     from qworker.app import App
     from qworker.brokers.base import Broker
+    from qworker.settings import Settings
 
 
 def load_app(reference: str) -> "App":
@@ -38,15 +39,13 @@ def load_app(reference: str) -> "App":
     return default_app
 
 
-def load_broker(url: str | None, app: str | None) -> "Broker":
-    """Return the broker of *url*, else that of the app that is given or set, else the one that is set."""
+def load_broker(url: str | None, settings: "Settings") -> "Broker":
+    """Return the broker of *url*, else that of the app in the settings, else the one that they name."""
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — see above
-    from qworker.settings import Settings  # noqa: PLC0415 — see above
 
-    if url is not None:
-        return broker_from_url(url)
-    settings = Settings.load({"app": app})
-    return broker_from_url(settings.broker_url()) if settings.app is None else load_app(settings.app).broker
+    if url is None and settings.app is not None:
+        return load_app(settings.app).broker
+    return broker_from_url(url or settings.broker_url())
 
 
 def _named_app(module: ModuleType, name: str) -> "App":

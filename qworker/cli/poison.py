@@ -43,21 +43,23 @@ def replay(
     the poison queue. Interrupted, it leaves one or two copies of each job, never none.
     """
     from qworker.cli.load import load_broker  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.settings import Settings  # noqa: PLC0415 — the same
     from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — the same
 
-    found = load_broker(broker, app)
+    settings = Settings.load({"app": app})
+    found = load_broker(broker, settings)
     if not found.shared:
         raise ConfigurationError(f"{found.label} is of one process only: there is nothing to replay")
     if queue.endswith(POISON_SUFFIX):
         raise ConfigurationError(f"name the queue that the jobs came from: {queue.removesuffix(POISON_SUFFIX)}")
-    count = asyncio.run(_replay(found, queue, limit))
+    count = asyncio.run(_replay(found, queue, limit, settings.lease))
     typer.echo(f"{count} {'job' if count == 1 else 'jobs'} put back into {queue}")
 
 
-async def _replay(broker: "Broker", queue: str, limit: int | None) -> int:
+async def _replay(broker: "Broker", queue: str, limit: int | None, lease: int) -> int:
     from qworker.replay import replay  # noqa: PLC0415 — the same
 
     try:
-        return await replay(broker, queue, limit=limit)
+        return await replay(broker, queue, limit=limit, lease=lease)
     finally:
         await broker.aclose()
