@@ -29,9 +29,7 @@ from qworker.task import encode_state, poison_queue_of
 _PAUSES: Final = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries; the last is repeated."""
 _POISON_TRIES: Final = 5.0
-"""Seconds that a put to a poison queue is tried for; then the message is left to reappear."""
-_TRY_LATER: Final = 30
-"""Seconds after which a message that could not be moved to its poison queue reappears."""
+"""Seconds that a put to a poison queue is tried for; then the message reappears after the length of a lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +53,13 @@ class Settler:
                 await _persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
                 faultpoint("after-release")
             case Poison(failure):
-                await self._move(attempt.received, failure, attempt.number, attempt.job)
+                await self._move(attempt.received, attempt.body, failure, attempt.number, attempt.job)
             case Abandon():
                 pass
 
     async def poison_message(self, received: Received, failure: Failure) -> None:
         """Move a message that is no job to the poison queue. Raises BrokerError."""
-        await self._move(received, failure, received.message.dequeue_count, None)
+        await self._move(received, received.message.body, failure, received.message.dequeue_count, None)
 
     async def save_state(self, attempt: Attempt, state: object) -> None:
         """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
@@ -81,11 +79,11 @@ class Settler:
         await _persist(lambda: attempt.lease.save(body), seconds=attempt.lease.length / 2)
         attempt.job, attempt.body = replace(attempt.job, last=True), body
 
-    async def _move(self, received: Received, failure: Failure, attempts: int, job: Job | None) -> None:
+    async def _move(self, received: Received, body: str, failure: Failure, attempts: int, job: Job | None) -> None:
         """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
         lease = received.lease
         record = PoisonRecord(
-            body=without_note(received.message.body),
+            body=without_note(body),
             queue=received.queue,
             failure=failure,
             attempts=attempts,
@@ -98,7 +96,7 @@ class Settler:
         try:
             await _persist(lambda: self._put_poison(record), seconds=min(_POISON_TRIES, lease.length / 2))
         except BrokerError:
-            await _persist(lambda: lease.reappear(_TRY_LATER), seconds=lease.length / 2)
+            await _persist(lambda: lease.reappear(lease.length), seconds=lease.length / 2)
             raise
         faultpoint("after-poison-put")
         await _persist(lease.complete, seconds=lease.length)

@@ -198,6 +198,16 @@ async def test_the_poison_message_has_the_body_that_was_enqueued(
     assert BODY == decode_poison(poison.called("put")[0][0]).body
 
 
+async def test_the_poison_message_has_the_last_checkpoint(
+    settler: Settler, attempt: Attempt, poison: ScriptedQueue
+) -> None:
+    """So that a job that is put back goes on from there."""
+    await settler.save_state(attempt, {"page": 3})
+    await settler.settle(attempt, Poison(WHY))
+    record = decode_poison(poison.called("put")[0][0])
+    assert {"page": 3} == decode(record.body, message_id="m1").state
+
+
 async def test_a_message_that_is_no_job_is_poisoned_as_it_is(
     broker: ScriptedBroker, settler: Settler, queue: ScriptedQueue, poison: ScriptedQueue
 ) -> None:
@@ -226,7 +236,7 @@ async def test_if_the_poison_queue_refuses_the_original_is_kept(
     poison.will("put", *[refusal] * 1000)
     with pytest.raises(type(refusal)):
         await settler.settle(attempt, Poison(WHY))
-    assert [("update", "m1", "r1", 30, None)] == queue.calls
+    assert [("update", "m1", "r1", attempt.lease.length, None)] == queue.calls
 
 
 async def test_a_poison_queue_that_is_busy_for_a_moment(
