@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["azurite_server", "fault_report", "fault_proxy", "stage", "troubled", "kept"]
+pytest_plugins = ["azurite_server", "fault_report", "fault_proxy", "stage", "troubled", "kept", "watched"]
 
 
 @pytest.fixture

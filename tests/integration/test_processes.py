@@ -3,7 +3,8 @@
 import os
 import signal
 import textwrap
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,32 +71,6 @@ def test_after_max_jobs_another_process_takes_over(sqlite_stage: Stage) -> None:
     assert [] == worker.lines("process.died")
 
 
-def test_the_second_signal_releases_at_once(stage: Stage) -> None:
-    jobs.rest.using(queue=stage.queue).enqueue(1, 60.0)
-    worker = stage.worker("--grace", "60s")
-    wait_until(stage.history.lines, what="the start")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        worker.send(number)
-    assert 0 == worker.wait(within=5), worker.output
-    assert ["jobs.rest"] == [line["task"] for line in worker.lines("job.released")]
-    assert 1 == stage.remaining()
-
-
-@pytest.mark.parametrize("task", ["ignore_cancel", "sleep_in_thread"])
-def test_a_handler_that_will_not_stop_does_not_hold_the_process(sqlite_stage: Stage, task: str) -> None:
-    arguments = (1,) if task == "ignore_cancel" else (1, 30.0)
-    getattr(jobs, task).using(queue=sqlite_stage.queue).enqueue(*arguments)
-    # Not measured: traced, CPython 3.11 stands still while an exception waits for a thread that is in C code.
-    worker = sqlite_stage.worker("--grace", "0.5s", "--lease", "2", env={"COVERAGE_PROCESS_CONFIG": ""})
-    wait_until(sqlite_stage.history.lines, what="the start")
-    worker.send(signal.SIGTERM)
-    asked = time.monotonic()
-    worker.wait(within=30)
-    assert time.monotonic() - asked < 0.5 + 4
-    assert worker.lines("job.stuck")
-    assert 1 == sqlite_stage.remaining()
-
-
 def test_it_reloads_when_a_source_file_changes(sqlite_stage: Stage, tmp_path: Path) -> None:
     source = """
         from qworker import App
@@ -124,7 +99,11 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return _state(pid) != "Z"
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("task", ["exit_in_subtask", "cancel_itself"])
@@ -138,17 +117,6 @@ def test_a_handler_that_ends_or_cancels_by_mistake_is_one_failed_attempt(sqlite_
     assert 0 == worker.wait(), worker.output
     assert (f"jobs.{task}", 2) == (poisoned["task"], poisoned["attempt"])
     assert {1: 2, 2: 1} == sqlite_stage.history.count()
-
-
-def test_sigterm_ends_a_worker_whose_loop_is_blocked(sqlite_stage: Stage) -> None:
-    jobs.block.using(queue=sqlite_stage.queue).enqueue(1, 60.0)
-    worker = sqlite_stage.worker("--grace", "0.5s")
-    wait_until(sqlite_stage.history.lines, what="the start")
-    asked = time.monotonic()
-    worker.send(signal.SIGTERM)
-    assert 1 == worker.wait(within=30)
-    assert time.monotonic() - asked < 0.5 + 5
-    assert 1 == sqlite_stage.remaining()
 
 
 def test_after_max_jobs_a_handler_that_will_not_stop_does_not_hold_the_process(sqlite_stage: Stage) -> None:
@@ -168,3 +136,36 @@ def test_a_signal_to_every_process_of_the_service_is_one_signal(sqlite_stage: St
     assert 0 == worker.wait(), worker.output
     assert {1: 1} == sqlite_stage.history.count("end")
     assert [] == worker.lines("job.released")
+
+
+def test_a_second_signal_hurries_workers_that_have_not_seen_the_first(sqlite_stage: Stage) -> None:
+    """They were too busy: both reach them at once."""
+    jobs.rest.using(queue=sqlite_stage.queue).enqueue_many([(n, 60.0) for n in range(2)])
+    worker = sqlite_stage.worker("-p", "2", "-c", "1", "--grace", "60s")
+    children = _children(sqlite_stage, worker, 2)
+    wait_until(lambda: len(sqlite_stage.history.lines()) == 2, what="the starts")
+    with _frozen(children):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            worker.send(number)
+        wait_until(lambda: all(_pending(pid, signal.SIGTERM) for pid in children), what="their first signal")
+    assert 0 == worker.wait(within=30), worker.output
+    assert 2 == len(worker.lines("job.released"))
+
+
+@contextmanager
+def _frozen(pids: set[int]) -> Iterator[None]:
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: {_state(pid) for pid in pids} == {"T"}, what="their standstill")
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _pending(pid: int, number: signal.Signals) -> bool:
+    """Say whether a signal waits for a process to look at it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
