@@ -48,6 +48,9 @@ _SCHEMA: Final = (
 _OLDEST_SQLITE: Final = (3, 35, 0)
 _STRICT_SQLITE: Final = (3, 37, 0)
 
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""What SQLite also says instead of SQLITE_FULL, when a file can't grow."""
+_MAY_PASS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _ERRORS: Final[dict[int, type[BrokerError]]] = {
     sqlite3.SQLITE_BUSY: BrokerBusy,
     sqlite3.SQLITE_LOCKED: BrokerBusy,
@@ -64,14 +67,21 @@ _ERRORS: Final[dict[int, type[BrokerError]]] = {
 def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> BrokerError:
     """Return the BrokerError that says what *error* means for the caller; *label* names the file.
 
-    An I/O error leaves it open whether anything was done only while *committing*.
+    An I/O error leaves it open whether anything was done only while *committing*, and not even then if it came before
+    the last thing was written.
     """
     code = primary_code(error)
-    text = f"{label}: {error}"
+    if error_code(error) in _NO_ROOM:
+        return BrokerBusy(f"{label}: {error} ({error.sqlite_errorname}): the disk is full, or a quota is used up")
     if code == sqlite3.SQLITE_IOERR:
-        text += f" ({error.sqlite_errorname})"
+        text = f"{label}: {error} ({error.sqlite_errorname})"
         return AnswerLost(text) if committing else BrokerUnavailable(text)
-    return _ERRORS.get(code, BrokerRefused)(text)
+    return _ERRORS.get(code, BrokerRefused)(f"{label}: {error}")
+
+
+def error_code(error: sqlite3.Error) -> int:
+    """Return SQLite's result code, or 0 if the error didn't come from SQLite itself."""
+    return getattr(error, "sqlite_errorcode", 0)
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
@@ -84,7 +94,7 @@ def primary_code(error: sqlite3.Error) -> int:
 
     The upper bits of a code only refine it: https://www.sqlite.org/rescode.html
     """
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return error_code(error) & 0xFF
 
 
 def open_memory() -> sqlite3.Connection:
@@ -198,7 +208,7 @@ def _check_content(path: Path, size: int) -> None:
             if size <= _CHECKED_BYTES:
                 _check_pages(connection, path)
     except sqlite3.OperationalError as error:
-        if primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        if primary_code(error) in _MAY_PASS:
             raise
         raise BrokerUnusable(f"{path}: can't be opened: {error}") from error
     except sqlite3.DatabaseError as error:
@@ -228,7 +238,7 @@ def _size(path: Path) -> int | None:
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         msg = f"{path}: is corrupt: {' '.join(verdict.split())}"
         raise BrokerUnusable(msg)

@@ -816,14 +816,22 @@ class TestErrors:
         translated = sqlite_file.translate(error, "sqlite:///x.db")
         assert (kind, "sqlite:///x.db: what SQLite says") == (type(translated), str(translated))
 
+    @pytest.mark.parametrize("name", ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"])
+    def test_a_file_that_can_not_grow_refuses_for_now(self, name: str) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+        translated = sqlite_file.translate(error, "sqlite:///x.db", committing=True)
+        expected = f"sqlite:///x.db: disk I/O error ({name}): the disk is full, or a quota is used up"
+        assert (BrokerBusy, expected) == (type(translated), str(translated))
+
     @pytest.mark.parametrize(("committing", "kind"), [(False, BrokerUnavailable), (True, AnswerLost)])
     def test_an_input_or_output_error_leaves_things_open_at_a_commit_only(
         self, *, committing: bool, kind: type[BrokerError]
     ) -> None:
         error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE"
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_FSYNC, "SQLITE_IOERR_FSYNC"
         translated = sqlite_file.translate(error, "sqlite:///x.db", committing=committing)
-        assert "sqlite:///x.db: disk I/O error (SQLITE_IOERR_SHMSIZE)" == str(translated)
+        assert "sqlite:///x.db: disk I/O error (SQLITE_IOERR_FSYNC)" == str(translated)
         assert kind is type(translated)
 
     @pytest.mark.parametrize(("at", "kind"), [("BEGIN IMMEDIATE", BrokerUnavailable), ("COMMIT", AnswerLost)])
@@ -849,7 +857,7 @@ class TestErrors:
 class _Failing:
     """A connection on which one statement fails; it is closed as it should be."""
 
-    def __init__(self, real: sqlite3.Connection | None, at: str, code: int = sqlite3.SQLITE_IOERR_WRITE) -> None:
+    def __init__(self, real: sqlite3.Connection | None, at: str, code: int = sqlite3.SQLITE_IOERR_FSYNC) -> None:
         assert real is not None
         self._real, self._at, self._code = real, at, code
 
