@@ -4,9 +4,11 @@
 
     {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
 
-Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``. The least a producer may
-send is ``{"task":"…"}``.
-Keys that this version doesn't know are ignored, so that a newer producer can run beside an older worker.
+Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``, and ``given_up``, the reason
+of a job whose poison queue did not take it: ``{"type":"ValueError","message":"…"}``. The least a producer may send is
+``{"task":"…"}``.
+Keys that this version doesn't know mean nothing to it and are kept where it writes a message anew, so that a newer
+producer, and newer workers, can run beside an older worker.
 """
 
 import base64
@@ -15,12 +17,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn
 
 from qworker.brokers.base import check_body
 from qworker.errors import InvalidEnvelope, MessageTooLarge
-from qworker.job import Job
+from qworker.job import Job, Reason
 
 VERSION: Final = 1
 MAX_DEPTH: Final = 200
@@ -29,7 +32,24 @@ Encoding = Literal["text", "base64"]
 """How a body goes over the wire: as the JSON text itself, or as Base64 of it, which Azure Functions expects."""
 
 _LAST_NOTE: Final = '{"last":true,'
-_HISTORY: Final = frozenset({"releases", "last"})
+_GIVEN_UP_NOTE: Final = re.compile(r'\s*\{"given_up":\{"type":"(?:[^"\\]|\\.)*","message":"(?:[^"\\]|\\.)*"\},')
+_KNOWN: Final = frozenset(
+    {
+        "v",
+        "id",
+        "task",
+        "args",
+        "kwargs",
+        "enqueued_at",
+        "expires_at",
+        "releases",
+        "last",
+        "state",
+        "headers",
+        "given_up",
+    }
+)
+_HISTORY: Final = frozenset({"releases", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
@@ -55,6 +75,9 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
         fields["state"] = job.state
     if job.headers:
         fields["headers"] = dict(job.headers)
+    if job.given_up is not None:
+        fields["given_up"] = asdict(job.given_up)
+    fields |= {key: value for key, value in job.extra.items() if key not in _KNOWN}
     if _is_deep(fields):
         raise ValueError(_TOO_DEEP)
     return as_body(fields, encoding)
@@ -88,6 +111,8 @@ def decode(body: str, *, message_id: str) -> Job:
         last=_true(fields, "last"),
         state=fields.get("state"),
         headers=_headers(fields),
+        given_up=_reason(fields),
+        extra={} if _KNOWN.issuperset(fields) else {key: fields[key] for key in fields.keys() - _KNOWN},
     )
 
 
@@ -108,12 +133,26 @@ def note_last(body: str) -> str:
     return _replace_start(body, "{", _LAST_NOTE)
 
 
-def without_note(body: str) -> str:
-    """Return a body as it was before note_last; what is no envelope is left as it is."""
+def note_given_up(body: str, reason: Reason) -> str:
+    """Return the body of a job that is not noted to be given up as one that is; all else in it is kept."""
+    note = as_body({"given_up": {name: sendable(text) for name, text in asdict(reason).items()}})
+    return _replace_start(body, "{", f"{note[:-1]},")
+
+
+def without_notes(body: str) -> str:
+    """Return a body as it was before note_last and note_given_up; what is no envelope is left as it is."""
     try:
+        given_up = _GIVEN_UP_NOTE.match(body if _is_plain(body) else _from_base64(body))
+        if given_up is not None:
+            body = _replace_start(body, given_up[0].lstrip(), "{")
         return _replace_start(body, _LAST_NOTE, "{")
     except InvalidEnvelope:
         return body
+
+
+def sendable(text: str) -> str:
+    """Return a text without lone surrogates, which no broker would carry."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _replace_start(body: str, old: str, new: str) -> str:
@@ -217,6 +256,15 @@ def _headers(fields: dict[str, Any]) -> Mapping[str, str]:
     if not all(isinstance(value, str) for value in headers.values()):
         raise InvalidEnvelope("'headers' must be texts")
     return headers
+
+
+def _reason(fields: dict[str, Any]) -> Reason | None:
+    reason = _typed(fields, "given_up", dict, None) if "given_up" in fields else None
+    if reason is None:
+        return None
+    if reason.keys() != {"type", "message"} or not all(isinstance(text, str) for text in reason.values()):
+        raise InvalidEnvelope("'given_up' must have the texts 'type' and 'message'")
+    return Reason(**reason)
 
 
 def _moment(fields: dict[str, Any], key: str) -> datetime | None:

@@ -10,6 +10,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """What is kept of a failure beside its job."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One enqueued call of a task, its arguments as JSON values."""
 
@@ -28,6 +36,10 @@ class Job:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     last: bool = False
     """Whether it was noted that its last attempt begins, or comes next: if no outcome follows, it is given up."""
+    given_up: Reason | None = None
+    """Why it belongs into the poison queue, which did not take it when it was given up."""
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What else its envelope holds: keys of a newer version, or of a producer's own, to be written back."""
 
     def expired(self, now: datetime) -> bool:
         """Say whether it is too late to start it."""

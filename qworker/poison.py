@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from qworker.brokers.base import MAX_BODY_BYTES
-from qworker.envelope import Encoding, as_body, as_fields
+from qworker.envelope import Encoding, as_body, as_fields, sendable
 from qworker.errors import InvalidEnvelope
 from qworker.outcome import Failure
 
@@ -63,13 +63,11 @@ def decode_poison(body: str) -> PoisonRecord:
 
 def _as_json(record: PoisonRecord, traceback: int, message: int) -> dict[str, Any]:
     failure = record.failure
-    error = {"type": failure.type[:_SHORT], "message": _sendable(failure.message[:message])}
+    error = {"type": failure.type[:_SHORT], "message": sendable(failure.message[:message])}
+    if failure.where:
+        error["where"] = sendable(failure.where[-_SHORT:])
     if traceback and failure.traceback:
-        error["traceback"] = _sendable(failure.traceback[-traceback:])  # its end says most
+        error["traceback"] = sendable(failure.traceback[-traceback:])  # its end says most
     known = {name: getattr(record, name) for name in _FIELDS}
     at = record.poisoned_at.astimezone(UTC).isoformat(timespec="milliseconds")
     return {"v": 1, "poison": {**known, "at": at, "error": error}, "body": record.body}
-
-
-def _sendable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -40,7 +40,8 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.body = self.received.message.body
-        self.alone = not self.job.last and 1 < self.max_attempts <= self.number
+        runs = self.job.given_up is None
+        self.alone = runs and not self.job.last and 1 < self.max_attempts <= self.number
 
     @property
     def number(self) -> int:

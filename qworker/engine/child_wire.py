@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 from qworker import errors
 from qworker.engine.child import Checkpoint, ChildCall
 from qworker.errors import QworkerError
-from qworker.job import Job
+from qworker.job import Job, Reason
 from qworker.outcome import Failure, Outcome
 
 
@@ -68,9 +68,14 @@ def _failure(values: dict[str, Any]) -> Failure:
     return Failure(**values)
 
 
+def _reason(values: dict[str, Any]) -> Reason:
+    return Reason(**values)
+
+
 _TYPES: Final[dict[str, Callable[[Any], Any]]] = {
     "job": _job,
     "failure": _failure,
+    "given_up": _reason,
     "error": _error,
     "deadline": datetime.fromisoformat,
     "enqueued_at": datetime.fromisoformat,

@@ -52,6 +52,8 @@ class Runner:
         """Return the outcome of an attempt whose handler must not be called, or None if it is to run."""
         if attempt.lease.lost:
             return Lost()
+        if (reason := attempt.job.given_up) is not None:
+            return Rejected(Failure(reason.type, reason.message))
         if attempt.job.expired(utc_now()):
             return Expired()
         if attempt.task is None:

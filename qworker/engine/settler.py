@@ -11,7 +11,7 @@ from qworker.brokers.base import Broker, check_body
 from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.faultpoints import faultpoint
-from qworker.envelope import Encoding, encode, note_last, without_note
+from qworker.envelope import Encoding, encode, note_given_up, note_last, without_notes
 from qworker.errors import (
     AnswerLost,
     BrokerBusy,
@@ -21,7 +21,7 @@ from qworker.errors import (
     MessageTooLarge,
     QueueNotFound,
 )
-from qworker.job import Job, utc_now
+from qworker.job import Reason, utc_now
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 from qworker.poison import PoisonRecord, encode_poison
 from qworker.task import encode_state, poison_queue_of
@@ -30,6 +30,8 @@ _PAUSES: Final = (0.1, 0.3, 1.0, 2.0)
 """Seconds between tries; the last is repeated."""
 _POISON_TRIES: Final = 5.0
 """Seconds that a put to a poison queue is tried for; then the message reappears after the length of a lease."""
+_SHORT: Final = 512
+"""Characters of a failure that are kept in the message until its poison queue takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,13 @@ class Settler:
                 await _persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
                 faultpoint("after-release")
             case Poison(failure):
-                await self._move(attempt.received, attempt.body, failure, attempt.number, attempt.job)
+                await self._move(attempt.received, failure, attempt)
             case Abandon():
                 pass
 
     async def poison_message(self, received: Received, failure: Failure) -> None:
         """Move a message that is no job to the poison queue. Raises BrokerError."""
-        await self._move(received, received.message.body, failure, received.message.dequeue_count, None)
+        await self._move(received, failure, None)
 
     async def save_state(self, attempt: Attempt, state: object) -> None:
         """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
@@ -79,24 +81,25 @@ class Settler:
         await _persist(lambda: attempt.lease.save(body), seconds=attempt.lease.length / 2)
         attempt.job, attempt.body = replace(attempt.job, last=True), body
 
-    async def _move(self, received: Received, body: str, failure: Failure, attempts: int, job: Job | None) -> None:
+    async def _move(self, received: Received, failure: Failure, attempt: Attempt | None) -> None:
         """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
-        lease = received.lease
+        lease, message = received.lease, received.message
         record = PoisonRecord(
-            body=without_note(body),
+            body=without_notes(attempt.body if attempt else message.body),
             queue=received.queue,
             failure=failure,
-            attempts=attempts,
+            attempts=attempt.number if attempt else message.dequeue_count,
             worker=self.worker,
             poisoned_at=utc_now(),
-            message_id=received.message.id,
-            job_id=job.id if job else None,
-            task=job.task if job else None,
+            message_id=message.id,
+            job_id=attempt.job.id if attempt else None,
+            task=attempt.job.task if attempt else None,
         )
         try:
             await _persist(lambda: self._put_poison(record), seconds=min(_POISON_TRIES, lease.length / 2))
         except BrokerError:
-            await _persist(lambda: lease.reappear(lease.length), seconds=lease.length / 2)
+            body = _given_up_body(attempt, failure) if attempt else None
+            await _persist(lambda: lease.reappear(lease.length, body=body), seconds=lease.length / 2)
             raise
         faultpoint("after-poison-put")
         await _persist(lease.complete, seconds=lease.length)
@@ -121,6 +124,16 @@ class Settler:
             return check_body(note_last(attempt.body)) if action.one_left and not job.last else None
         except MessageTooLarge:
             return None  # no room to note a release: the attempt is spent, the job is not lost
+
+
+def _given_up_body(attempt: Attempt, failure: Failure) -> str | None:
+    """Return the body that says why the job was given up, unless it says so already, or has no room for it."""
+    if attempt.job.given_up is not None:
+        return None
+    try:
+        return check_body(note_given_up(attempt.body, Reason(failure.type[:_SHORT], failure.message[:_SHORT])))
+    except MessageTooLarge:
+        return None  # the job is run again, or its record will say in general that it was
 
 
 async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> None:

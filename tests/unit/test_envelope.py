@@ -9,11 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qworker.brokers.base import MAX_BODY_BYTES, check_text
-from qworker.envelope import Encoding, as_body, decode, encode, note_last, without_history, without_note
+from qworker.envelope import (
+    Encoding,
+    as_body,
+    decode,
+    encode,
+    note_given_up,
+    note_last,
+    without_history,
+    without_notes,
+)
 from qworker.errors import InvalidEnvelope
-from qworker.job import Job
+from qworker.job import Job, Reason
 
 ODD = '\x00\x01\x0b\x1f\t\r\n"\\\x7f\x85\x9f\u2028\ufeff\ufffd\ufffe\uffff😀\U0010ffff</QueueMessage>&amp;'
+
+GIVEN_UP = Reason("ValueError", "no")
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from(ODD), max_size=20)
 values = st.recursive(
@@ -36,6 +47,8 @@ jobs = st.builds(
     last=st.booleans(),
     state=values,
     headers=st.dictionaries(texts, texts, max_size=2),
+    given_up=st.none() | st.builds(Reason, texts, texts),
+    extra=st.dictionaries(texts.map("x-{}".format), values, max_size=2),
 )
 
 
@@ -78,8 +91,10 @@ def test_the_least_a_producer_may_send() -> None:
     assert Job("m1", "t", kwargs={"a": 1}) == decode(' \n{"task":"t","kwargs":{"a":1}}', message_id="m1")
 
 
-def test_unknown_keys_are_ignored() -> None:
-    assert Job("m1", "t") == decode('{"task":"t","v":1,"priority":9,"state":null}', message_id="m1")
+def test_unknown_keys_mean_nothing() -> None:
+    assert Job("m1", "t", extra={"priority": 9}) == decode(
+        '{"task":"t","v":1,"priority":9,"state":null}', message_id="m1"
+    )
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
@@ -138,6 +153,9 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "version null": ('{"v":null,"task":"t"}', "version is None"),
     "negative releases": ('{"task":"t","releases":-1}', "'releases'"),
     "releases true": ('{"task":"t","releases":true}', "'releases'"),
+    "given up null": ('{"task":"t","given_up":null}', "'given_up' must be an object"),
+    "given up for no reason": ('{"task":"t","given_up":{"type":"E"}}', "'given_up' must have the texts"),
+    "given up for a number": ('{"task":"t","given_up":{"type":"E","message":1}}', "'given_up' must have the texts"),
     "last false": ('{"task":"t","last":false}', "'last' must be true"),
     "last a number": ('{"task":"t","last":1}', "'last' must be true"),
     "releases a fraction": ('{"task":"t","releases":1.5}', "'releases'"),
@@ -194,7 +212,9 @@ def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("encoding", ["text", "base64"])
 def test_a_body_without_history_is_as_it_was_sent(encoding: Encoding) -> None:
     job = Job("j1", "t", ["naïve"], {"k": 1}, state={"page": 7}, headers={"trace": "x"})
-    assert encode(job, encoding) == without_history(encode(replace(job, releases=3, last=True), encoding))
+    assert encode(job, encoding) == without_history(
+        encode(replace(job, releases=3, last=True, given_up=GIVEN_UP), encoding)
+    )
 
 
 @pytest.mark.parametrize("body", ['{"task":"t"}', ' {\n"task":"t", "more":1e2, "kwargs":{"last":true} }'])
@@ -203,13 +223,40 @@ def test_a_last_attempt_is_noted_and_nothing_else_is_changed(body: str, encoding
     before = base64.b64encode(body.encode()).decode() if encoding == "base64" else body
     noted = note_last(before)
     assert replace(decode(before, message_id="m"), last=True) == decode(noted, message_id="m")
-    assert before == without_note(noted)
-    assert before == without_note(before)
+    assert before == without_notes(noted)
+    assert before == without_notes(before)
+
+
+@pytest.mark.parametrize("body", ['{"task":"t"}', ' {\n"task":"t", "more":1e2, "kwargs":{"last":true} }'])
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+@pytest.mark.parametrize("message", ["no", 'a "quoted" \\ text\n},', ODD, "\ud800"])
+def test_why_a_job_was_given_up_is_noted_and_nothing_else_is_changed(
+    body: str, encoding: Encoding, message: str
+) -> None:
+    before = base64.b64encode(body.encode()).decode() if encoding == "base64" else body
+    for body_then in (before, note_last(before)):
+        noted = note_given_up(body_then, Reason("m.Odd", message))
+        read = decode(check_text(noted), message_id="m")
+        assert Reason("m.Odd", message.encode("utf-8", "backslashreplace").decode()) == read.given_up
+        assert decode(body_then, message_id="m") == replace(read, given_up=None)
+        assert before == without_notes(noted)
+
+
+def test_keys_of_another_version_are_kept() -> None:
+    body = '{"task":"t","priority":7,"from":{"a":[1,null]}}'
+    job = decode(body, message_id="m1")
+    assert {"priority": 7, "from": {"a": [1, None]}} == job.extra
+    written = json.loads(encode(replace(job, releases=1)))
+    assert (7, {"a": [1, None]}, 1) == (written["priority"], written["from"], written["releases"])
+
+
+def test_a_known_key_is_never_another_versions() -> None:
+    assert "t" == json.loads(encode(Job("j1", "t", extra={"task": "other"})))["task"]
 
 
 @pytest.mark.parametrize("body", ["no JSON", "", '["releases"]', "{}"])
 def test_what_is_no_envelope_has_no_note(body: str) -> None:
-    assert body == without_note(body)
+    assert body == without_notes(body)
 
 
 @pytest.mark.parametrize("body", ['{ "task":"t", "more":1e2 }', "no JSON", "", '["releases"]'])

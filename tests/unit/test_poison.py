@@ -15,7 +15,7 @@ from qworker.poison import PoisonRecord, decode_poison, encode_poison
 RECORD = PoisonRecord(
     body='{"task":"mail.send"}',
     queue="mail",
-    failure=Failure("ValueError", "no", "Traceback …\nValueError: no"),
+    failure=Failure("ValueError", "no", "Traceback …\nValueError: no", "mail.py:3 in send"),
     attempts=5,
     worker="host:1",
     poisoned_at=datetime(2027, 1, 1, 12, 0, 0, 123000, tzinfo=UTC),
@@ -43,7 +43,12 @@ def test_what_it_looks_like() -> None:
             "job_id": "j1",
             "task": "mail.send",
             "at": "2027-01-01T12:00:00.123+00:00",
-            "error": {"type": "ValueError", "message": "no", "traceback": "Traceback …\nValueError: no"},
+            "error": {
+                "type": "ValueError",
+                "message": "no",
+                "where": "mail.py:3 in send",
+                "traceback": "Traceback …\nValueError: no",
+            },
         },
         "body": '{"task":"mail.send"}',
     } == json.loads(encode_poison(RECORD))

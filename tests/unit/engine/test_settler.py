@@ -14,7 +14,7 @@ from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.settler import Settler
-from qworker.envelope import decode, encode, note_last
+from qworker.envelope import decode, encode, note_given_up, note_last, without_notes
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -27,7 +27,7 @@ from qworker.errors import (
     MessageTooLarge,
     QueueNotFound,
 )
-from qworker.job import Job
+from qworker.job import Job, Reason
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 from qworker.poison import decode_poison
 
@@ -236,7 +236,37 @@ async def test_if_the_poison_queue_refuses_the_original_is_kept(
     poison.will("put", *[refusal] * 1000)
     with pytest.raises(type(refusal)):
         await settler.settle(attempt, Poison(WHY))
-    assert [("update", "m1", "r1", attempt.lease.length, None)] == queue.calls
+    [(_, message_id, receipt, after, body)] = queue.calls
+    assert ("m1", "r1", attempt.lease.length) == (message_id, receipt, after)
+    assert Reason("ValueError", "no") == decode(body, message_id="m1").given_up
+    assert BODY == without_notes(body)
+
+
+async def test_the_reason_is_noted_only_once_and_is_in_the_record_without_its_note(
+    settler: Settler, queue: ScriptedQueue, poison: ScriptedQueue
+) -> None:
+    def delivered() -> Attempt:
+        noted = message(note_given_up(BODY, Reason("ValueError", "first")), dequeue_count=5)
+        lease = Lease(queue, noted, length=60, began=time.monotonic())
+        return Attempt(Received(noted, lease, "work"), decode(noted.body, message_id="m1"), counted)
+
+    assert not delivered().alone
+    poison.will("put", AccessDenied("403"))
+    with pytest.raises(AccessDenied):
+        await settler.settle(delivered(), Poison(WHY))
+    assert [("update", "m1", "r1", 60, None)] == queue.calls
+    await settler.settle(delivered(), Poison(WHY))
+    assert BODY == decode_poison(poison.called("put")[1][0]).body
+
+
+async def test_a_message_without_room_for_the_reason_is_kept_as_it_is(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, poison: ScriptedQueue
+) -> None:
+    attempt.body = BODY + " " * (MAX_BODY_BYTES - len(BODY))
+    poison.will("put", AccessDenied("403"))
+    with pytest.raises(AccessDenied):
+        await settler.settle(attempt, Poison(WHY))
+    assert [("update", "m1", "r1", 60, None)] == queue.calls
 
 
 async def test_a_poison_queue_that_is_busy_for_a_moment(

@@ -997,6 +997,35 @@ async def test_a_stop_that_is_cancelled_leaves_nothing_running(app: App, recorde
     assert ["default"] == [event.queue for event in recorder.of(JobReleased)]
 
 
+async def test_a_job_given_up_while_its_poison_queue_refuses_keeps_its_reason_and_is_not_run_again(
+    app: App, broker: SqliteBroker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+
+    @app.task(name="no")
+    async def no() -> None:
+        runs.append(1)
+        raise Reject("it makes no sense")
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise AccessDenied("403")
+
+    await no.aenqueue()
+    [sent] = await broker.queue("default").peek()
+    with monkeypatch.context() as patch:
+        patch.setattr("qworker.engine.access.GuardedQueue.put", refuse)
+        happened = await arun_until_idle(app)
+        assert ["poison"] == [event.action for event in happened.of(SettleFailed)]
+        clock.advance(60)
+        await arun_until_idle(app)
+        clock.advance(60)
+    happened = await arun_until_idle(app)
+    assert ["it makes no sense"] == [event.failure.message for event in happened.of(JobPoisoned)]
+    [record] = await poisoned(broker)
+    assert (sent.body, "Reject", "it makes no sense") == (record.body, record.failure.type, record.failure.message)
+    assert [1] == runs
+
+
 async def test_a_listener_that_fails_costs_no_job(app: App, caplog: pytest.LogCaptureFixture) -> None:
     @app.task(name="ok")
     async def ok() -> None: ...
