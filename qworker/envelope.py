@@ -4,9 +4,9 @@
 
     {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
 
-Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``, and ``given_up``, the reason
-of a job whose poison queue did not take it: ``{"type":"ValueError","message":"…"}``. The least a producer may send is
-``{"task":"…"}``.
+Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``, and ``given_up``, the
+reason of a job whose poison queue did not take it: ``{"type":"ValueError","message":"…"}``. The least a producer may
+send is ``{"task":"…"}``.
 Keys that this version doesn't know mean nothing to it and are kept where it writes a message anew, so that a newer
 producer, and newer workers, can run beside an older worker.
 """

@@ -27,13 +27,17 @@ Asked = tuple[str, str]
 class Suspended(AccessDenied):
     """Access is denied: by the broker's answer, or by one a short while ago, and then nothing was sent."""
 
-    def __init__(self, reason: str, retry_in: float, *, everywhere: bool, sent: bool = True) -> None:
+    def __init__(
+        self, reason: str, retry_in: float, *, everywhere: bool, missing: bool = False, sent: bool = True
+    ) -> None:
         super().__init__(reason)
         self.sent = sent
         self.retry_in = retry_in
         """Seconds after which it may be asked again."""
         self.everywhere = everywhere
         """Whether nothing was granted since: it may be more than this one right that is missing."""
+        self.missing = missing
+        """Whether it is known to be just this right, so that it may be long until it is there."""
 
 
 class Access:
@@ -50,6 +54,8 @@ class Access:
         self._lock = threading.Lock()
         self._denied: dict[Asked, str] = {}
         """What was denied, and not granted since, with the reason."""
+        self._missing: set[Asked] = set()
+        """Of these, what was denied although other things were granted."""
         self._due: dict[Asked, float] = {}
         self._first: Asked | None = None
         """What was denied first, if nothing at all was granted since."""
@@ -80,6 +86,8 @@ class Access:
             self._note(asked, reason)
             if self._first is None and telling:
                 self._first, self._reason = asked, reason
+            elif self._first is None:
+                self._missing.add(asked)
             elif asked != self._first and telling:
                 self._everything = True
             return self._suspended(asked, _PAUSE, sent=True)
@@ -88,6 +96,7 @@ class Access:
         """Note a right that is known to be missing: its denial will tell nothing."""
         with self._lock:
             self._note(asked, reason)
+            self._missing.add(asked)
 
     def grant(self, asked: Asked) -> None:
         """Note what the broker allowed: if all waited, each other thing may be asked for at once."""
@@ -95,6 +104,7 @@ class Access:
             return
         with self._lock:
             self._denied.pop(asked, None)
+            self._missing.discard(asked)
             if self._everything:
                 self._due.clear()
             self._due.pop(asked, None)
@@ -114,7 +124,8 @@ class Access:
     def _suspended(self, asked: Asked, retry_in: float, *, sent: bool) -> Suspended:
         everywhere = self._first is not None
         reason = self._reason if everywhere else self._denied.get(asked, self._reason)
-        return Suspended(reason, retry_in, everywhere=everywhere, sent=sent)
+        missing = not everywhere and asked in self._missing
+        return Suspended(reason, retry_in, everywhere=everywhere, missing=missing, sent=sent)
 
 
 class GuardedBroker(Broker):

@@ -143,8 +143,8 @@ async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> No
         try:
             await call()
         except (BrokerBusy, BrokerUnavailable, AnswerLost, Suspended) as error:
-            if isinstance(error, Suspended) and not error.everywhere:
-                raise  # this right is missing, and the others are not
+            if isinstance(error, Suspended) and error.missing:
+                raise
             if time.monotonic() + pause >= until:
                 raise
         else:

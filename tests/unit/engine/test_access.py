@@ -107,6 +107,22 @@ def test_one_missing_right_holds_up_nothing_else(access: Access, clock: Clock) -
         access.begin(GET)
 
 
+def test_a_right_is_missing_once_it_is_denied_while_others_are_not(access: Access, clock: Clock) -> None:
+    assert not access.deny(UPDATE, "no update").missing
+    access.grant(GET)
+    clock.now += 5
+    access.begin(UPDATE)
+    assert access.deny(UPDATE, "no update").missing
+    access.deny(GET, "no get")
+    with pytest.raises(Suspended) as caught:
+        access.begin(UPDATE)
+    assert not caught.value.missing, "it may be more than that now"
+    clock.now += 5
+    access.begin(UPDATE)
+    access.grant(UPDATE)
+    assert not access.deny(UPDATE, "no update").missing
+
+
 @pytest.mark.parametrize("right", [UPDATE, POISON])
 def test_a_right_known_to_be_missing_tells_nothing(access: Access, right: tuple[str, str]) -> None:
     access.expect_denial(right, "no")
@@ -117,7 +133,8 @@ def test_a_right_known_to_be_missing_tells_nothing(access: Access, right: tuple[
 
 
 def test_a_poison_queue_that_may_not_be_put_to_holds_up_only_itself(access: Access) -> None:
-    assert not access.deny(POISON, "no put").everywhere
+    told = access.deny(POISON, "no put")
+    assert (False, True) == (told.everywhere, told.missing)
     assert ("no put", 5, False) == refused(access, POISON)
     access.begin(GET)
 

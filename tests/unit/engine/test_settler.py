@@ -342,15 +342,15 @@ async def test_a_refusal_for_good_is_not_tried_again(
 async def test_while_all_access_is_denied_a_settlement_is_tried_again(
     settler: Settler, attempt: Attempt, queue: ScriptedQueue
 ) -> None:
-    queue.will("delete", *[Suspended("403", 5, everywhere=True)] * 3)
+    queue.will("delete", *[Suspended("403", 5, everywhere=True)] * 3, Suspended("403", 5, everywhere=False))
     await settler.settle(attempt, Delete())
-    assert 4 == len(queue.calls)
+    assert 5 == len(queue.calls)
 
 
 async def test_where_just_this_right_is_missing_it_is_not(
     settler: Settler, attempt: Attempt, queue: ScriptedQueue
 ) -> None:
-    queue.will("delete", Suspended("403", 5, everywhere=False))
+    queue.will("delete", Suspended("403", 5, everywhere=False, missing=True))
     with pytest.raises(AccessDenied):
         await settler.settle(attempt, Delete())
     assert 1 == len(queue.calls)
