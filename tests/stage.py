@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import uuid4
@@ -49,6 +49,7 @@ class WorkerProcess:
         env: dict[str, str],
         cwd: Path,
         history: History | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         """Start it; how it ends is noted in the *history*, and the deaths of its children that it tells of."""
         self.started_at = time.monotonic()
@@ -56,7 +57,7 @@ class WorkerProcess:
         self._lines: list[dict[str, Any]] = []
         self._raw: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qworker", "run", *arguments],
+            [*prefix, sys.executable, "-m", "qworker", "run", *arguments],
             env=env,
             cwd=cwd,
             stderr=subprocess.PIPE,
@@ -139,9 +140,16 @@ class Stage:
         path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")]))
         return kept | {"PYTHONPATH": path, "QWORKER_BROKER": self.worker_url, "HISTORY": str(self.history.file)}
 
-    def worker(self, *options: str, app: str = "jobs", env: dict[str, str] | None = None) -> WorkerProcess:
+    def worker(
+        self,
+        *options: str,
+        app: str = "jobs",
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> WorkerProcess:
+        """Start one; *prefix* is what its command begins with."""
         arguments = [app, "-q", self.queue, "--log-format", "json", "--poll-max", "0.2s", *options]
-        worker = WorkerProcess(arguments, self.env() | (env or {}), self.folder, self.history)
+        worker = WorkerProcess(arguments, self.env() | (env or {}), self.folder, self.history, prefix)
         self._workers.append(worker)
         return worker
 

@@ -48,13 +48,12 @@ _SCHEMA: Final = (
 _OLDEST_SQLITE: Final = (3, 35, 0)
 _STRICT_SQLITE: Final = (3, 37, 0)
 
-_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
-"""What SQLite also says instead of SQLITE_FULL, when a file can't grow."""
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""What SQLite says when a file can't grow; of the last two it doesn't know the reason."""
 _MAY_PASS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _ERRORS: Final[dict[int, type[BrokerError]]] = {
     sqlite3.SQLITE_BUSY: BrokerBusy,
     sqlite3.SQLITE_LOCKED: BrokerBusy,
-    sqlite3.SQLITE_FULL: BrokerBusy,
     sqlite3.SQLITE_AUTH: BrokerUnusable,
     sqlite3.SQLITE_CANTOPEN: BrokerUnusable,
     sqlite3.SQLITE_CORRUPT: BrokerUnusable,
@@ -71,17 +70,18 @@ def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> 
     the last thing was written.
     """
     code = primary_code(error)
-    if error_code(error) in _NO_ROOM:
-        return BrokerBusy(f"{label}: {error} ({error.sqlite_errorname}): the disk is full, or a quota is used up")
+    if is_full(error):
+        hint = " (the disk may be full, or a quota used up)" if code == sqlite3.SQLITE_IOERR else ""
+        return BrokerBusy(f"{label}: {error}{hint}")
     if code == sqlite3.SQLITE_IOERR:
         text = f"{label}: {error} ({error.sqlite_errorname})"
         return AnswerLost(text) if committing else BrokerUnavailable(text)
     return _ERRORS.get(code, BrokerRefused)(f"{label}: {error}")
 
 
-def error_code(error: sqlite3.Error) -> int:
-    """Return SQLite's result code, or 0 if the error didn't come from SQLite itself."""
-    return getattr(error, "sqlite_errorcode", 0)
+def is_full(error: sqlite3.Error) -> bool:
+    """Return whether *error* says that there is no room on the disk; nothing was written then."""
+    return _code(error) in _NO_ROOM
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
@@ -94,7 +94,11 @@ def primary_code(error: sqlite3.Error) -> int:
 
     The upper bits of a code only refine it: https://www.sqlite.org/rescode.html
     """
-    return error_code(error) & 0xFF
+    return _code(error) & 0xFF
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0)
 
 
 def open_memory() -> sqlite3.Connection:

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from qworker.brokers.sqlite_file import is_corruption, open_file, open_memory, primary_code, translate
+from qworker.brokers.sqlite_file import is_corruption, is_full, open_file, open_memory, primary_code, translate
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
@@ -227,7 +227,7 @@ class Writer:
 
     def _distrust(self, error: sqlite3.Error) -> None:
         """Have the file opened and checked again, unless it was only full; once corrupt, it is not touched again."""
-        if self._path is None or primary_code(error) == sqlite3.SQLITE_FULL:
+        if self._path is None or is_full(error):
             return
         self._disconnect()
         if is_corruption(error):

@@ -1,0 +1,169 @@
+"""Faults 45 to 51: an SQLite file that producers die on, that is full, locked, shared, damaged, or read for long."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from fault_report import Fault
+from history import check
+from small_disk import DISKS, SmallDisk, small_disk
+from stage import APPS, MakeStage, Stage, WorkerProcess, wait_until
+
+
+def file_of(stage: Stage) -> Path:
+    return Path(stage.url.removeprefix("sqlite:///"))
+
+
+def query(file: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def jobs_in(file: Path) -> list[str]:
+    return [json.loads(body)["id"] for (body,) in query(file, "SELECT body FROM messages")]
+
+
+@pytest.mark.fault(45)
+def test_a_producer_killed_in_mid_call_loses_nothing_it_was_promised(sqlite_stage: Stage, fault: Fault) -> None:
+    kills = fault.scale(short=10, full=500)
+    subprocess.run(
+        [sys.executable, APPS / "killed_producers.py", sqlite_stage.queue, str(kills), str(fault.seed)],
+        env=sqlite_stage.env(),
+        timeout=300,
+        check=True,
+    )
+    file = file_of(sqlite_stage)
+    lines = sqlite_stage.history.read()
+    last = {line["pid"]: line["what"] for line in lines if line["what"] != "kill"}
+    in_mid_call = list(last.values()).count("enqueueing")
+    promised = {line["job"] for line in lines if line["what"] == "enqueued"}
+    found = jobs_in(file)
+    verdict = check(lines, remaining=found)
+    [(sound,)] = query(file, "PRAGMA integrity_check")
+    fault.did(f"{kills} producers killed, {in_mid_call} of them in mid-call")
+    fault.saw(
+        f"{len(promised)} ids returned, {len(verdict.lost)} of them missing, {len({*found} - promised)} jobs more; "
+        f"integrity_check {sound}"
+    )
+    assert "ok" == sound
+    assert len(promised) > kills
+    assert in_mid_call > kills / 2
+    assert frozenset() == verdict.lost
+    assert len(found) == len({*found})
+    assert len({*found} - promised) <= in_mid_call
+
+
+class Producer:
+    """Another process that enqueues jobs, one at a time."""
+
+    def __init__(self, stage: Stage, prefix: list[str], pauses: list[float]) -> None:
+        command = [*prefix, sys.executable, str(APPS / "producer.py"), stage.queue, *map(str, pauses)]
+        self._process = subprocess.Popen(
+            command, env=stage.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._history = stage.history
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def enqueue(self, n: int, seconds: float) -> str:
+        """Return the error, or an empty text and note the job."""
+        answer = self._ask([n, seconds])
+        if "job" in answer:
+            self._history.note("enqueued", n=n, job=answer["job"])
+            return ""
+        return f"{answer['error']}: {answer['text']}"
+
+    def close(self) -> None:
+        """Have it close the file."""
+        self._ask(None)
+
+    def _ask(self, call: list[Any] | None) -> dict[str, str]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(call) + "\n")
+        answer: dict[str, str] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(params=DISKS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(request.param, tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.mark.fault(46)
+def test_a_full_disk_refuses_jobs_and_loses_none(
+    disk: SmallDisk, stage_on: MakeStage, fault: Fault, tmp_path: Path
+) -> None:
+    fillings = fault.scale(short=1, full=5)
+    stage = stage_on(f"sqlite:///{disk.folder}/jobs.db")
+    worker = stage.worker("-c", "2", "--lease", "30", prefix=disk.prefix)
+    with Producer(stage, disk.prefix, pauses=fault.scale(short=[0.1, 0.2], full=[])) as producer:
+        worker.wait_for("worker.started")
+        refusals = [_refusal_while_full(disk, stage, producer, worker, 100 * filling) for filling in range(fillings)]
+        wait_until(lambda: len(succeeded(stage)) == 7 * fillings, what="the end of all accepted jobs")
+        worker.send(signal.SIGTERM)
+        assert 0 == worker.wait(), worker.output
+        refusals.append(_refusal_to_open(disk, producer))
+    shutil.copy(disk.seen_from_here(disk.folder / "jobs.db"), tmp_path / "copy.db")
+    [(sound,)] = query(tmp_path / "copy.db", "PRAGMA integrity_check")
+    verdict = check(stage.history.read(), remaining=jobs_in(tmp_path / "copy.db"))
+    fault.did(f"the disk filled {fillings} times with jobs running, and once with the file closed")
+    fault.saw(f"{len(refusals)} of {len(refusals)} enqueues raised, {len(verdict.executions)} jobs executed once")
+    kinds = Counter(refusal.partition(":")[0] for refusal in refusals)
+    assert {"BrokerBusy": fillings + 1} == kinds
+    assert all("disk is full" in refusal or "the disk may be full" in refusal for refusal in refusals)
+    verdict.assert_clean()
+    assert {1} == set(verdict.executions.values())
+    assert 7 * fillings == len(verdict.executions)
+    assert "ok" == sound
+
+
+def _refusal_while_full(disk: SmallDisk, stage: Stage, producer: Producer, worker: WorkerProcess, first: int) -> str:
+    """Fill the disk while jobs run, try to enqueue, and make room again when the worker has noticed too."""
+    noticed = len(worker.lines("poll.failed"))
+    before = len(stage.history.lines())
+    assert [""] * 6 == [producer.enqueue(first + n, 0.3) for n in range(6)]
+    wait_until(lambda: len(stage.history.lines()) > before, what="a start")
+    disk.fill(worker.process.pid, producer.pid)
+    refusal = producer.enqueue(first + 50, 0.0)
+    wait_until(lambda: len(worker.lines("poll.failed")) > noticed, what="a failed poll")
+    disk.make_room(worker.process.pid, producer.pid)
+    assert "" == producer.enqueue(first + 99, 0.0)
+    return refusal
+
+
+def _refusal_to_open(disk: SmallDisk, producer: Producer) -> str:
+    """Fill the disk while nobody has the file open, and try to enqueue."""
+    producer.close()
+    before = disk.seen_from_here(disk.folder / "jobs.db").read_bytes()
+    disk.fill(producer.pid)
+    refusal = producer.enqueue(10_000, 0.0)
+    assert before == disk.seen_from_here(disk.folder / "jobs.db").read_bytes()
+    disk.make_room(producer.pid)
+    assert "" == producer.enqueue(10_001, 0.0)
+    producer.close()
+    return refusal
+
+
+def succeeded(stage: Stage) -> list[str]:
+    return [line["job"] for line in stage.history.lines("settled") if line["as"] == "succeeded"]
