@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from qworker.brokers.base import MAX_BATCH, Broker, Message
+from qworker.engine.faultpoints import faultpoint
 from qworker.envelope import without_history
 from qworker.errors import (
     AnswerLost,
@@ -88,6 +89,7 @@ class _Replay:
         body = without_history(message.body if record is None else record.body)
         self._put.add(await _patiently(lambda: self._put_once(body), until))
         self.count += 1
+        faultpoint("after-replay-put")
         with suppress(LeaseLost):  # another replay has it by now, and puts it back once more
             await _patiently(lambda: self._poison.delete(message.id, message.receipt), until)
 
