@@ -1,6 +1,6 @@
 """The message that goes to a poison queue: the original body, unmodified, and why it was given up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ _TRACEBACK, _MESSAGE, _SHORT = 16_384, 2_048, 256
 class PoisonRecord:
     """One job, or message, that was given up."""
 
-    body: str
+    body: str = field(repr=False)
     """The message's body, as it was received."""
     queue: str
     failure: Failure

@@ -56,7 +56,7 @@ class Signature:
             text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
             self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
         except ValidationError as error:
-            raise InvalidArguments(self._task, _one_line(error)) from None
+            raise InvalidArguments(self._task, self._one_line(error, values)) from None
         except (PydanticSerializationError, UnicodeEncodeError) as error:
             raise InvalidArguments(self._task, f"an argument can't be sent as JSON: {error}") from None
         return self._as_passed(json.loads(text), len(args))
@@ -67,7 +67,7 @@ class Signature:
         try:
             valid = self._arguments.model_validate_json(to_json(bound.arguments))
         except ValidationError as error:
-            raise InvalidArguments(self._task, _one_line(error)) from None
+            raise InvalidArguments(self._task, self._one_line(error, bound.arguments)) from None
         except PydanticSerializationError as error:
             raise InvalidArguments(self._task, f"an argument can't be read as JSON: {error}") from None
         bound.arguments = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
@@ -103,6 +103,22 @@ class Signature:
                     f"task {self._task}: the Context parameter {parameter.name!r} must be keyword-only: "
                     f"put it behind a '*', as in (…, *, {parameter.name}: Context = INJECTED)",
                 )
+
+    def _one_line(self, error: ValidationError, values: Mapping[str, Any]) -> str:
+        """Name each problem and where it is; never a value, nor a key of a mapping, which may be a secret."""
+        hidden = _keys_in(values) - self._known_names()
+        problems = []
+        for found in error.errors(include_url=False, include_input=False):
+            where = ".".join("[…]" if part in hidden else str(part) for part in found["loc"])
+            problems.append(": ".join(filter(None, (where, _message(found)))))
+        return " ".join("; ".join(problems).split())
+
+    def _known_names(self) -> set[Any]:
+        """Return the names of parameters and of models' fields, as far as they can be told."""
+        try:
+            return _properties_in(self._arguments.model_json_schema())
+        except PydanticUserError:  # a type that has no schema
+            return {*self._signature.parameters}
 
     def __str__(self) -> str:
         return str(self._signature)
@@ -143,13 +159,23 @@ def _field(parameter: Parameter, hint: Any) -> tuple[Any, Any]:
     return hint, Field(... if required else None, alias=parameter.name)
 
 
-def _one_line(error: ValidationError) -> str:
-    """Name each problem and where it is; never the value, which may be a secret."""
-    problems = (
-        ": ".join(filter(None, (".".join(map(str, found["loc"])), _message(found))))
-        for found in error.errors(include_url=False, include_input=False)
-    )
-    return " ".join("; ".join(problems).split())
+def _keys_in(value: Any) -> set[Any]:
+    """Return the keys of all mappings within a value."""
+    if isinstance(value, Mapping):
+        return set(value).union(*map(_keys_in, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return set[Any]().union(*map(_keys_in, value))
+    return set()
+
+
+def _properties_in(schema: Any) -> set[Any]:
+    """Return the names of all properties within a JSON schema."""
+    if isinstance(schema, Mapping):
+        named = schema.get("properties", {})
+        return set(named if isinstance(named, Mapping) else ()).union(*map(_properties_in, schema.values()))
+    if isinstance(schema, list):
+        return set[Any]().union(*map(_properties_in, schema))
+    return set()
 
 
 def _message(found: ErrorDetails) -> str:

@@ -39,7 +39,7 @@ class Sending:
     queue: str
     delay: int = 0
     ttl: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Sender(Protocol):

@@ -108,7 +108,7 @@ class AzureBroker(Broker):
         Raises InvalidBrokerURL, or ConfigurationError if azure-identity is not installed.
         """
         if not _ACCOUNT_NAME.fullmatch(name):
-            msg = f"azure://{name}: a storage account's name is 3 to 24 lower-case letters and digits"
+            msg = "azure://ACCOUNT takes the name of a storage account: 3 to 24 lower-case letters and digits"
             raise InvalidBrokerURL(msg)
         return cls._with_token(f"https://{name}{_PUBLIC_CLOUD}", call_timeout)
 

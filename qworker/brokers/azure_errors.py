@@ -5,7 +5,7 @@ https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Final
 
@@ -60,7 +60,7 @@ class Request:
     account: str
     queue: str
     message_id: str = ""
-    body: str = ""
+    body: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return f"{self.operation.does} {self.queue!r}"

@@ -6,7 +6,7 @@ All times are whole seconds, because the service knows no fractions of one.
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
@@ -39,7 +39,7 @@ class Message:
     """The right to update or delete it; replaced by each update, void once the message is received again."""
     dequeue_count: int
     """How often it has been received, this time included."""
-    body: str
+    body: str = field(repr=False)
     inserted_at: datetime
     expires_at: datetime | None
     """When the broker drops it unprocessed; None means never."""
@@ -51,7 +51,7 @@ class PeekedMessage:
 
     id: str
     dequeue_count: int
-    body: str
+    body: str = field(repr=False)
     inserted_at: datetime
     expires_at: datetime | None
 

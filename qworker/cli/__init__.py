@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import sys
 from typing import Annotated, Any, Final, cast
 
@@ -17,6 +18,9 @@ WRONG_USE: Final = 2
 FAILED: Final = 1
 UNUSABLE: Final = 78
 """EX_CONFIG of sysexits.h."""
+
+_SECRET: Final = re.compile(r"(?i)\b(AccountKey|SharedAccessSignature|sig)=[^;&\s'\"]+")
+"""What a user may have put where something else was expected, which is then repeated."""
 
 # Typer re-exports only this one of its usage errors; what they share is a base class further up.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -86,5 +90,5 @@ def _usage_text(error: Any) -> str:
 def _complain(text: str, *, silent: bool) -> None:
     if silent:
         return
-    line = " ".join(text.split())
+    line = _SECRET.sub(r"\1=…", " ".join(text.split()))
     print(f"qworker: {line}", file=sys.stderr)  # noqa: T201 — what a command line is for

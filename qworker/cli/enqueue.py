@@ -1,11 +1,21 @@
 """qworker enqueue: one job from the command line."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from qworker.errors import ConfigurationError
+
+_JSON_NAMES: Final[dict[type, str]] = {
+    list: "a JSON array",
+    dict: "a JSON object",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def enqueue(  # noqa: PLR0913 — one parameter an option
@@ -59,6 +69,6 @@ def _parse(option: str, text: str, kind: type) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{option}: not JSON: {error}") from None
-    if not isinstance(value, kind):
-        raise ConfigurationError(f"{option}: must be a JSON {'array' if kind is list else 'object'}, not {text}")
+    if not isinstance(value, kind):  # what it is instead may be a secret
+        raise ConfigurationError(f"{option}: must be {_JSON_NAMES[kind]}, not {_JSON_NAMES[type(value)]}")
     return value

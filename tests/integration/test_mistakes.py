@@ -85,7 +85,7 @@ MISTAKES = [
         "jobs.quick: n: Input should be a valid integer, unable to parse string as an integer",
         1,
     ),
-    Mistake("enqueue jobs.quick --kwargs [1]", "--kwargs: must be a JSON object, not [1]"),
+    Mistake("enqueue jobs.quick --kwargs [1]", "--kwargs: must be a JSON object, not a JSON array"),
     Mistake(
         "enqueue jobs.quick --args [1",
         "--args: not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)",

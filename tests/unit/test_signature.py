@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_validator
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from qworker.context import INJECTED, Context
 from qworker.envelope import decode as read
@@ -237,6 +238,10 @@ class Strict(BaseModel):
         raise ValueError("wrong\nin two lines")
 
 
+class Closed(BaseModel, extra="forbid"):
+    word: str
+
+
 @pytest.mark.parametrize(
     ("hint", "value", "problem"),
     [
@@ -252,6 +257,11 @@ class Strict(BaseModel):
         (list[int], [1, SECRET], "value.1: Input should be a valid integer"),
         (Pet, {"kind": SECRET}, "value: 'kind' must be one of 'cat', 'dog'"),
         (Pet, SECRET, "value: "),
+        (dict[str, int], {SECRET: "x"}, "value.[…]: Input should be a valid integer"),
+        (dict[int, int], {SECRET: 1}, "value.[…].[key]: Input should be a valid integer"),
+        (list[dict[str, User]], [{SECRET: {"nom": "x"}}], "value.0.[…].name: Field required"),
+        (Closed, {"word": "a", SECRET: 1}, "value.[…]: Extra inputs are not permitted"),
+        (int | User, {"nom": SECRET}, "value.int: Input should be a valid integer; value.User.name: Field required"),
     ],
     ids=str,
 )
@@ -263,6 +273,17 @@ def test_an_error_says_where_and_never_the_value(hint: Any, value: Any, problem:
         assert str(caught.value).startswith(f"mail.send: {problem}")
         assert SECRET not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_a_type_without_a_schema_names_parameters_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = Signature("t", taking(list[User]))
+
+    def fail() -> None:
+        raise PydanticInvalidForJsonSchema("no")
+
+    monkeypatch.setattr(signature._arguments, "model_json_schema", fail)
+    with pytest.raises(InvalidArguments, match=r"t: value\.0\.\[…\]: Input should be a valid string"):
+        signature.encode([[{"name": 1}]], {})
 
 
 def test_all_problems_are_named() -> None:
