@@ -77,10 +77,11 @@ def test_workers_killed_at_random_lose_nothing(stage: Stage, fault: Fault) -> No
             workers.append(stage.worker(*CRASHING))
     verdict = stage.verdict(within=120)
     restarts = list(restarts_in(stage.history.read()))
+    slowest = max((again.seconds for again in restarts), default=0.0)
     fault.did(f"{kills} kills over {len(spans):,} jobs of 1 to 100 ms")
     fault.saw(
         f"lost {len(verdict.lost)}, unexplained {len(verdict.unexplained)}, poisoned {len(verdict.poisoned)}; "
-        f"{len(restarts)} interrupted, the slowest started again after {max(again.seconds for again in restarts):.1f} s"
+        f"{len(restarts)} interrupted, the slowest started again after {slowest:.1f} s"
     )
     verdict.assert_clean()
     assert [] == [again for again in restarts if again.seconds > again.deliveries * (LEASE + 2)]
