@@ -6,14 +6,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+import jobs
 from fault_report import Fault
 from history import check
 from small_disk import DISKS, SmallDisk, small_disk
@@ -167,3 +170,69 @@ def _refusal_to_open(disk: SmallDisk, producer: Producer) -> str:
 
 def succeeded(stage: Stage) -> list[str]:
     return [line["job"] for line in stage.history.lines("settled") if line["as"] == "succeeded"]
+
+
+@pytest.mark.fault(47)
+def test_a_lock_that_another_process_holds_is_waited_for(stage_on: MakeStage, fault: Fault, tmp_path: Path) -> None:
+    """Leases that are longer than that are kept; of shorter ones it is told that they were lost."""
+    held = fault.scale(short=3, full=10)
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    patient, hasty = stage_on(url), stage_on(url)
+    workers = {
+        stage: stage.worker("-c", "4", "--lease", str(lease)) for stage, lease in ((patient, held + 2), (hasty, 2))
+    }
+    for worker in workers.values():
+        worker.wait_for("worker.started")
+    within, over = held / 2, held + 0.5
+    patient.enqueue_many(jobs.rest, enumerate([within, within, over, over]))
+    hasty.enqueue_many(jobs.rest, enumerate([within, within, within, fault.scale(short=within, full=over)]))
+    wait_until(lambda: len(patient.history.lines()) == 8, what="the starts")
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other, ThreadPoolExecutor() as threads:
+        other.execute("BEGIN IMMEDIATE")
+        locked_at = time.monotonic()
+        put = threads.submit(patient.enqueue, jobs.quick, 4)
+        time.sleep(held)
+        other.execute("COMMIT")
+        put.result()
+        waited = time.monotonic() - locked_at
+    wait_until(lambda: hasty.remaining() == 0, what="an empty queue")
+    verdict = patient.verdict()
+    lost = {stage: len(worker.lines("lease.lost")) for stage, worker in workers.items()}
+    fault.did(f"the lock held for {held} s, over workers of L = {held + 2} s and L = 2 s with 4 jobs each")
+    fault.saw(
+        f"enqueue waited {waited:.1f} s; leases lost {lost[patient]} and {lost[hasty]}; "
+        f"executed again {dict(verdict.reasons)}"
+    )
+    verdict.assert_clean()
+    assert held <= waited
+    assert 9 == len(verdict.executions)
+    assert 0 == lost[patient]
+    assert dict.fromkeys(range(5), 1) == Counter(
+        line["n"] for line in patient.history.lines() if line["pid"] == workers[patient].process.pid
+    )
+    assert {*verdict.reasons} <= {"lease lost"}
+    for worker in workers.values():
+        worker.send(signal.SIGTERM)
+    assert [0, 0] == [worker.wait() for worker in workers.values()]
+
+
+@pytest.mark.fault(48)
+def test_workers_that_share_a_file_execute_each_job_once(sqlite_stage: Stage, fault: Fault) -> None:
+    count, share = fault.scale(short=(2, 500), full=(4, 2_500))
+    workers = [sqlite_stage.worker() for _ in range(count)]
+    for worker in workers:
+        worker.wait_for("worker.started")
+    began = time.monotonic()
+    sqlite_stage.enqueue_many(jobs.rest, [(n, 0.01) for n in range(count * share)])
+    verdict = sqlite_stage.verdict(within=300)
+    seconds = time.monotonic() - began
+    executions = Counter(line["pid"] for line in sqlite_stage.history.lines())
+    fault.did(f"{count} workers, {count * share:,} jobs")
+    fault.saw(
+        f"{verdict.executions.total():,} executions, {min(executions.values()):,} to {max(executions.values()):,} "
+        f"a worker, in {seconds:.0f} s"
+    )
+    verdict.assert_clean()
+    assert {1} == set(verdict.executions.values())
+    assert count * share == len(verdict.executions)
+    assert {worker.process.pid for worker in workers} == executions.keys()
