@@ -268,9 +268,11 @@ def test_a_job_that_ends_its_worker_is_given_up_and_no_other(stage: Stage, fault
 
 def let_kill(stage: Stage, tries: int, ways: Sequence[str]) -> Killers:
     """Enqueue killers among neighbours, and have one worker after another run them until the queue is empty."""
-    stage.enqueue_many(crashing.lives[tries], [(n, 0.3) for n in range(6)])
-    deadly = stage.enqueue_many(crashing.dies[tries], [(n, way) for n, way in enumerate(ways)], may_poison=True)
-    stage.enqueue_many(crashing.lives[tries], [(n, 0.005) for n in range(6, 100)])
+    spans = [0.3] * 6 + [0.005] * 94
+    neighbours = list(enumerate(spans))
+    stage.enqueue_many(crashing.lives[tries], neighbours[:3])
+    deadly = stage.enqueue_many(crashing.dies[tries], list(enumerate(ways)), may_poison=True)
+    stage.enqueue_many(crashing.lives[tries], neighbours[3:])
     deaths = 0
     while not emptied_by(stage.worker("--lease", str(LEASE), "-c", "16", app="crashing"), stage):
         deaths += 1
