@@ -228,9 +228,9 @@ class SupervisorStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessDied:
-    """A worker process ended unasked; another takes its place."""
+    """A worker process ended unasked, or could not be started; another takes its place."""
 
-    pid: int
+    pid: int | None
     how: str
     restart_in: float
 

@@ -116,7 +116,8 @@ def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
             return "info", "supervisor.started", {"processes": event.processes, "reload": event.reload}
         case events.ProcessDied():
             restart_in = f"{event.restart_in:g}s"
-            return "error", "process.died", {"pid": event.pid, "how": event.how, "restart_in": restart_in}
+            pid = {} if event.pid is None else {"pid": event.pid}
+            return "error", "process.died", {**pid, "how": event.how, "restart_in": restart_in}
         case events.Reloading():
             return "info", "reloading", {"files": ", ".join(event.files)}
         case events.WorkerStarted() | events.WorkerStopping() | events.WorkerStopped():

@@ -11,13 +11,9 @@ import typer
 from qworker.cli.enqueue import enqueue
 from qworker.cli.poison import poison, show_help_alone
 from qworker.cli.run import run
+from qworker.engine.exits import FAILED, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
-
-WRONG_USE: Final = 2
-FAILED: Final = 1
-UNUSABLE: Final = 78
-"""EX_CONFIG of sysexits.h."""
 
 _SECRET: Final = re.compile(r"(?i)\b(AccountKey|SharedAccessSignature|sig)=[^;&\s'\"]+")
 """What a user may have put where something else was expected, which is then repeated."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
+from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from qworker.engine.worker import Worker
     from qworker.settings import Settings
 
-_FAILED, _WRONG_USE, _UNUSABLE = 1, 2, 78
 _LAST_EXIT: Final = 3.5
 """Seconds after the grace when the process ends whatever is still stuck in it."""
 
@@ -168,7 +168,9 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
             last_resort.ask()
     finally:
         await app.aclose()
-    return 0 if worker.failure is None else _FAILED
+    if worker.failure is not None:
+        return NOTHING_TO_POLL if supervised else FAILED
+    return MORE_TO_DO if supervised and settings.burst and worker.has_started_all else 0
 
 
 def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: "Worker") -> None:
@@ -200,7 +202,7 @@ class _LastResort(threading.Thread):
     def run(self) -> None:
         self._asked.get()
         time.sleep(self._seconds)
-        os._exit(1)
+        os._exit(FAILED)
 
 
 def _leave_stuck_threads(code: int) -> None:
@@ -221,20 +223,13 @@ def _supervise(settings: "Settings") -> int:
         settings.processes,
         grace=settings.grace,
         emit=EventLog(),
-        fatal=_fatal(settings),
+        fatal=frozenset() if settings.reload else frozenset({WRONG_USE, UNUSABLE}),
         once=settings.burst,
         changes=changes,
     )
     code = asyncio.run(_run_supervisor(supervisor))
     ignore_signals()
     return code
-
-
-def _fatal(settings: "Settings") -> frozenset[int]:
-    """Return the exit codes of a worker after which another would only say the same."""
-    if settings.reload:  # but for another version of the code
-        return frozenset()
-    return frozenset({_WRONG_USE, _UNUSABLE, *([_FAILED] if settings.burst else [])})
 
 
 async def _run_supervisor(supervisor: Supervisor) -> int:

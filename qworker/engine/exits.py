@@ -1,6 +1,16 @@
 """What a process's exit code says."""
 
 import signal
+from typing import Final
+
+FAILED: Final = 1
+WRONG_USE: Final = 2
+UNUSABLE: Final = 78
+"""EX_CONFIG of sysexits.h."""
+NOTHING_TO_POLL: Final = 69
+"""Said to a supervisor: a burst has ended, and left a queue that it can't poll. EX_UNAVAILABLE of sysexits.h."""
+MORE_TO_DO: Final = 75
+"""Said to a supervisor: a burst has not ended, but this process has. EX_TEMPFAIL of sysexits.h."""
 
 
 def how_it_ended(code: int | None) -> str:

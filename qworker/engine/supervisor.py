@@ -1,16 +1,16 @@
 """Keeps worker processes running: starts, signals, restarts and reloads them."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from qworker.engine.exits import how_it_ended
+from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
 
 SUPERVISED: Final = "QWORKER_SUPERVISED"
@@ -30,6 +30,8 @@ _FIRST_SAYS: Final = 5.0
 _KILL_AFTER: Final = 5.0
 """Seconds beyond the grace after which a process that was told to stop is killed."""
 
+_ENDED_WELL: Final = frozenset({0, MORE_TO_DO})
+
 Changes = Callable[[], Awaitable[tuple[str, ...]]]
 """Waits for source files to change and returns their names."""
 
@@ -48,7 +50,7 @@ class Supervisor:
         once: bool = False,
         changes: Changes | None = None,
     ) -> None:
-        """Take the command; exit codes in *fatal* end everything; with *once*, an exit code of 0 is not restarted."""
+        """Take the command; exit codes in *fatal* end everything; with *once*, what has ended well is not restarted."""
         self._command = command
         self._processes = processes
         self._grace = grace
@@ -60,6 +62,8 @@ class Supervisor:
         self._expected: set[Process] = set()
         """Those that were told to stop."""
         self._stopping = asyncio.Event()
+        self._waking = asyncio.Event()
+        """Set at a stop, and once for each change of source files."""
         self._code = 0
 
     async def run(self) -> int:
@@ -76,6 +80,7 @@ class Supervisor:
         """Tell the processes to stop; a second call tells them to hurry."""
         self._tell_all(hurry=self._stopping.is_set())
         self._stopping.set()
+        self._waking.set()
 
     def _tell_all(self, *, hurry: bool = False) -> None:
         for child in tuple(self._children):
@@ -89,52 +94,82 @@ class Supervisor:
         pause = _FIRST_PAUSE
         while not self._stopping.is_set():
             began = time.monotonic()
-            child, code = await self._run_one(number)
-            if code in self._fatal and number:
+            end = await self._run_one(number)
+            if end.code in self._fatal and number:
                 await self._rest(_FIRST_SAYS)
-            if self._stopping.is_set() or self._is_last(code):
+            if self._is_last(end):
                 return
             lived = time.monotonic() - began
-            if child in self._expected or code == 0:  # the latter after max_jobs; one that ends at once must not spin
-                self._expected.discard(child)
+            if end.asked or end.code in _ENDED_WELL:  # one that ends at once must not spin
                 await self._rest(max(0.0, _SHORTEST_LIFE - lived))
                 continue
             if lived > _GOOD_LIFE:
                 pause = _FIRST_PAUSE
-            self._emit(ProcessDied(pid=child.pid, how=how_it_ended(code), restart_in=pause))
-            await self._rest(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            self._emit(ProcessDied(pid=end.pid, how=end.how, restart_in=pause))
+            woken = await self._rest(pause)
+            pause = _FIRST_PAUSE if woken else min(pause * 2, _LONGEST_PAUSE)
 
-    async def _run_one(self, number: int) -> tuple[Process, int]:
-        child = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=PIPE,
-            env={**os.environ, SUPERVISED: str(number)},
-            start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
-        )
+    async def _run_one(self, number: int) -> "_End":
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=PIPE,
+                env={**os.environ, SUPERVISED: str(number)},
+                start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
+            )
+        except OSError as error:  # no memory, no process left, or no such program any more
+            return _End(f"it can't be started: {error}")
         self._children.add(child)
         if self._stopping.is_set():  # it came while the child was being made
             self._tell_all()
         code = await child.wait()
         self._children.discard(child)
-        return child, code
+        asked = child in self._expected
+        self._expected.discard(child)
+        return _End(how_it_ended(code), child.pid, code, asked=asked)
 
-    def _is_last(self, code: int) -> bool:
-        if code in self._fatal:
-            self._code = code
+    def _is_last(self, end: "_End") -> bool:
+        if self._stopping.is_set():
+            if end.code not in _ENDED_WELL:
+                self._code = self._code or FAILED
+            return True
+        if end.code in self._fatal:
+            self._code = end.code or FAILED
             self.stop()
             return True
-        return self._once and code == 0
+        if self._once and end.code == NOTHING_TO_POLL:
+            self._code = FAILED
+            return True
+        return self._once and end.code == 0
 
-    async def _rest(self, pause: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), pause)
+    async def _rest(self, pause: float) -> bool:
+        """Wait; return whether that was cut short, by a stop or by a change of source files."""
+        try:
+            await asyncio.wait_for(self._waking.wait(), pause)
+        except TimeoutError:
+            return False
+        return True
 
     async def _reload(self) -> None:
         assert self._changes is not None  # noqa: S101 — only started with it
         while True:
             self._emit(Reloading(files=await self._changes()))
             self._tell_all(hurry=True)
+            if not self._stopping.is_set():
+                waking, self._waking = self._waking, asyncio.Event()
+                waking.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a process came to its end."""
+
+    how: str
+    pid: int | None = None
+    code: int | None = None
+    """None if it could not be started."""
+    asked: bool = False
+    """Whether it was told to stop."""
 
 
 def _send(child: Process, number: signal.Signals) -> None:

@@ -117,6 +117,11 @@ class Worker:
         """Why a burst left a queue as it was: it isn't there, or may not be polled; None where all were emptied."""
         return next(iter(self._unusable.values()), None) if self._settings.burst else None
 
+    @property
+    def has_started_all(self) -> bool:
+        """Whether it has started as many jobs as it may, so that others may be left."""
+        return self._started == self._settings.max_jobs
+
     def request_stop(self, reason: str) -> None:
         """Ask it to take no more messages and to end once its jobs have; a second call ends their grace.
 
@@ -252,11 +257,11 @@ class Worker:
             self._started += 1
             self._hold(received, self._pipeline.handle(received, self._leave_slot))
         self._slots.set_open(to_more=self._turns.open)
-        if self._started == self._settings.max_jobs and self._stop_reason is None:
+        if self.has_started_all and self._stop_reason is None:
             self.request_stop(f"it has started {self._started} jobs")
 
     def _may_start(self) -> bool:
-        if self._stop_reason is not None or self._started == self._settings.max_jobs:
+        if self._stop_reason is not None or self.has_started_all:
             return False
         return self._slots.free > 0 and len(self._in_hand) - self._slots.running < _UNSETTLED
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import jobs
 from azurite_server import Azurite, connection_string
 from stage import APPS, Stage
 
@@ -57,9 +58,7 @@ MISTAKES = [
     Mistake("run jobs -p 2 --broker sqlite://", "sqlite:// (in memory) is of one process only: use -p 1, or a file"),
     Mistake(
         "enqueue jobs.nothing",
-        "unknown task 'jobs.nothing'; registered: jobs.block, jobs.cancel_itself, jobs.crash, jobs.exit_in_subtask, "
-        "jobs.fail, jobs.ignore_cancel, "
-        "jobs.log_lines, jobs.quick, jobs.reject, jobs.rest, jobs.sleep_in_thread, jobs.snooze_once",
+        f"unknown task 'jobs.nothing'; registered: {', '.join(sorted(jobs.app.tasks))}",
     ),
     Mistake("poison replay mail", "queue 'mail-poison' does not exist", 1),
     Mistake("poison replay mail-poison", "name the queue that the jobs came from: mail"),

@@ -71,6 +71,14 @@ def test_after_max_jobs_another_process_takes_over(sqlite_stage: Stage) -> None:
     assert [] == worker.lines("process.died")
 
 
+def test_a_burst_of_several_processes_goes_on_after_max_jobs(sqlite_stage: Stage) -> None:
+    jobs.quick.using(queue=sqlite_stage.queue).enqueue_many([(n,) for n in range(10)])
+    worker = sqlite_stage.worker("--burst", "--max-jobs", "3", "-p", "2", "-c", "1")
+    assert 0 == worker.wait(), worker.output
+    assert dict.fromkeys(range(10), 1) == sqlite_stage.history.count()
+    assert [] == worker.lines("process.died")
+
+
 def test_it_reloads_when_a_source_file_changes(sqlite_stage: Stage, tmp_path: Path) -> None:
     source = """
         from qworker import App
