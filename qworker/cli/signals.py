@@ -2,10 +2,14 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
-from functools import partial
+from typing import Final
 
 Handler = Callable[[int, object], object]
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+_held: Final = threading.local()
 
 
 def end_on_signals() -> None:
@@ -19,7 +23,7 @@ def pass_signals_to(call: Callable[[signal.Signals], None]) -> None:
     A process that a handler forks is ended by them: nobody there listens to *call*.
     """
     _install(lambda number, _: call(signal.Signals(number)))
-    os.register_at_fork(after_in_child=partial(_install, signal.SIG_DFL))
+    os.register_at_fork(before=_hold, after_in_parent=_let_through, after_in_child=_let_kill)
 
 
 def ignore_signals() -> None:
@@ -27,6 +31,20 @@ def ignore_signals() -> None:
     _install(signal.SIG_IGN)
 
 
+def _hold() -> None:
+    """Let signals wait while this thread forks: the child would take them before it has left them to the system."""
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _let_kill() -> None:
+    _install(signal.SIG_DFL)
+    _let_through()
+
+
 def _install(handler: Handler | signal.Handlers) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         signal.signal(number, handler)

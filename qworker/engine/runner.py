@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,6 +16,7 @@ from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
 from qworker.engine.child import ChildCall
 from qworker.engine.children import Children
+from qworker.engine.forks import end_if_forked_from
 from qworker.engine.outcomes import error_of, outcome_of, refuse_generator
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
@@ -83,10 +85,10 @@ class Runner:
             return await self._call_child(run)
         handler = partial(run.task.function, *run.args, **run.kwargs)
         if run.task.options.executor is None:
-            return await handler()
+            return await _on_loop(handler())
         returned = await run.in_thread(ThreadCall(handler), self._threads)
         # A decorator may hide that a function is "async def": what it returns has still to be run.
-        return await returned if inspect.isawaitable(returned) else refuse_generator(returned)
+        return await _on_loop(returned) if inspect.isawaitable(returned) else refuse_generator(returned)
 
     async def _call_child(self, run: "Run") -> None:
         attempt, function = run.attempt, run.task.function
@@ -240,3 +242,12 @@ def worker_lost(attempt: Attempt) -> Failed:
             "it was killed or crashed, or the broker did not take the outcome",
         ),
     )
+
+
+async def _on_loop(handling: Awaitable[Any]) -> Any:
+    """Run a handler here; a process that it forks gets no further than its end."""
+    pid = os.getpid()
+    try:
+        return await handling
+    finally:
+        end_if_forked_from(pid)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import sys
 import time
@@ -115,54 +114,3 @@ async def crash(n: int, *, ctx: Context = INJECTED) -> None:
 async def log_lines(n: int, *, ctx: Context = INJECTED) -> None:
     ctx.log.info("from the handler\n\x1b[31mred", n=n)
     logging.getLogger("some.library").warning("from a library, %s", n)
-
-
-def _parted(n: int, ctx: Context) -> bool:
-    """Fork; return whether this is the child. The parent waits for the child's end and writes it down."""
-    note("start", n, ctx)
-    pid = os.fork()
-    if pid == 0:
-        return True
-    _, status = os.waitpid(pid, 0)
-    note("end", os.waitstatus_to_exitcode(status), ctx)
-    return False
-
-
-@app.task
-def fork_in_thread(n: int, then: str, *, ctx: Context = INJECTED) -> None:
-    if _parted(n, ctx):
-        if then == "raise":
-            raise ValueError("in the child")
-        if then == "checkpoint":
-            ctx.checkpoint({"n": n})
-        if then == "exit":
-            os._exit(7)
-
-
-@app.task
-async def fork_on_loop(n: int, then: str, *, ctx: Context = INJECTED) -> None:
-    if _parted(n, ctx):
-        if then == "raise":
-            raise ValueError("in the child")
-        if then == "checkpoint":
-            await ctx.acheckpoint({"n": n})
-        if then == "wait":
-            await asyncio.sleep(0.001)
-        if then == "exit":
-            os._exit(7)
-
-
-@app.task(executor="process")
-def fork_in_process(n: int, then: str, *, ctx: Context = INJECTED) -> None:
-    if _parted(n, ctx) and then == "exit":
-        os._exit(7)
-
-
-@app.task
-def fork_and_terminate(n: int, *, ctx: Context = INJECTED) -> None:
-    note("start", n, ctx)
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
-    child.start()
-    child.terminate()
-    child.join()
-    note("end", n, ctx)

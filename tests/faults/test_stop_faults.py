@@ -63,7 +63,7 @@ def test_sigterm_lets_running_jobs_end_and_takes_no_more(watched: Watched, fault
     rounds = ways[: fault.scale(short=1, full=3)]
     latest = [_drain(watched, fault.random, seconds, options) for options in rounds]
     verdict = watched.stage.verdict()
-    fault.did(f"SIGTERM, {len(rounds)} times, with four {seconds:g} s jobs; another is put 100 ms later")
+    fault.did(f"rounds: {len(rounds)}, SIGTERM with four {seconds:g} s jobs; another is put 100 ms later")
     gets = f"last get {1000 * max(latest):.0f} ms after the signal" if watched.proxy else "the late one was left alone"
     ran = watched.stage.history.count("end").total()
     fault.saw(f"{gets}; {ran} jobs ended, {verdict.executions.total() - ran} duplicates, exit code 0")
@@ -119,7 +119,7 @@ def test_a_long_job_is_released_when_the_grace_ends(stage: Stage, fault: Fault) 
     graces = [2.0, *(fault.random.uniform(0, 6) for _ in range(fault.scale(short=0, full=5)))]
     handovers = [_outlast(stage, grace) for grace in graces]
     verdict = stage.verdict()
-    fault.did(f"SIGTERM, {len(graces)} times, with 60 s handlers on the loop, in a thread and in a child process")
+    fault.did(f"rounds: {len(graces)}, SIGTERM with 60 s handlers on the loop, in a thread and in a child process")
     fault.saw("; ".join(map(str, handovers)))
     verdict.assert_clean()
     assert {1} == {line["attempt"] for line in stage.history.lines()}
@@ -154,7 +154,7 @@ def _outlast(stage: Stage, grace: float) -> Handover:
 def test_what_was_leased_and_not_started_is_visible_again(stage: Stage, fault: Fault) -> None:
     """A rush of quick jobs makes a worker take a batch more than it has slots for."""
     waits = [_stop_with_a_batch_waiting(stage) for _ in range(fault.scale(short=1, full=5))]
-    fault.did(f"SIGTERM, {len(waits)} times, with 32 jobs running and 32 more leased")
+    fault.did(f"rounds: {len(waits)}, SIGTERM with 32 jobs running and 32 more leased")
     fault.saw(f"32 visible after {max(waits):.2f} s at most, none of their attempts spent")
     stage.verdict().assert_clean()
     assert {1} == {line["attempt"] for line in stage.history.lines()}
@@ -218,7 +218,7 @@ def test_five_signals_in_half_a_second(stage: Stage, fault: Fault, processes: in
     phases = fault.scale(short=["running"], full=["starting", "running", "draining"] * 10)
     storms = [_storm(stage, fault.random, processes, phase) for phase in phases]
     released, ended = (max(getattr(storm, what) for storm in storms) for what in ("released", "ended"))
-    fault.did(f"{len(storms)} storms while it was {', '.join(dict.fromkeys(phases))}, with -p 1 and with -p 2")
+    fault.did(f"storms: {len(storms)}, while it was {', '.join(dict.fromkeys(phases))}, with -p 1 and with -p 2")
     fault.saw(f"all released {released:.2f} s after the second signal, exit {ended:.2f} s after the last, at most")
     assert [0] * 4 == visible(stage)
     assert released <= 2
