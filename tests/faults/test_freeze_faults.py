@@ -1,0 +1,122 @@
+"""Fault 11: a worker that stood still for longer than its leases last touches nothing of what is another's by now."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import pytest
+
+import freezing
+from fault_report import Fault
+from qworker.task import Task
+from stage import Stage, WorkerProcess, wait_until
+from watched import Watched
+
+LEASE: Final = 2
+TASKS: Final[list[Task[..., Any]]] = [freezing.on_loop, freezing.in_thread, freezing.in_child]
+
+
+@pytest.mark.fault(11)
+def test_a_frozen_worker_deletes_nothing_that_it_lost(watched: Watched, fault: Fault, tmp_path: Path) -> None:
+    """Supervisor, workers and their children; what they had runs elsewhere when they go on."""
+    stage, done = watched.stage, tmp_path / "done"
+    worker = start(stage, done, "-p", "2", "-c", "2")
+    # The handlers of the first three have ended before their worker can know; the last is told.
+    made = {stage.enqueue(task, n, 1.0 * LEASE).id for n, task in enumerate(TASKS)}
+    made.add(stage.enqueue(freezing.on_loop, 3, 60.0).id)
+    wait_until(lambda: len(stage.history.lines()) == len(made), what="the starts")
+    with frozen(stage, family(worker.process.pid)):
+        began = time.monotonic()
+        other = start(stage, done, "-c", "8")
+        wait_until(lambda: len(stage.history.lines()) == 2 * len(made), what="the starts elsewhere")
+        time.sleep(max(0.0, began + 3 * LEASE - time.monotonic()))
+    wait_until(lambda: settled(stage)["lost"] == len(made), what="the loss of all")
+    left = stage.remaining()
+    done.touch()
+    stage.verdict().assert_clean()
+    assert len(made) == left
+    assert {other.process.pid} == {line["pid"] for line in stage.history.lines("settled") if line["as"] == "succeeded"}
+
+    rounds = fault.scale(short=0, full=10)
+    for _ in range(rounds):
+        freeze_some(stage, worker, fault.random)
+    verdict = stage.verdict()
+    executions = Counter(verdict.executions.values())
+    fault.did(f"supervisor and two workers frozen for 3 L; random ones of them for 0.5 L to 3 L, {rounds} times")
+    fault.saw(
+        f"{left} of {len(made)} messages still there after all leases were lost; "
+        f"of {executions.total()} jobs, {executions[2]} were executed twice, none more often"
+    )
+    verdict.assert_clean()
+    assert {*executions} <= {1, 2}
+    assert_each_settled_once_by_its_last(watched)
+    worker.send(signal.SIGTERM)
+    assert 0 == worker.wait(), worker.output
+
+
+def freeze_some(stage: Stage, worker: WorkerProcess, random: Random) -> None:
+    """Let jobs run, all processes of a worker stand still, or one and its children, and all jobs end."""
+    one = int(random.choice(worker.lines("worker.started"))["worker"].rpartition(":")[2])
+    calls = [(n, random.uniform(0, 2 * LEASE)) for n in range(12)]
+    started = len(stage.history.lines())
+    for task in TASKS:
+        stage.enqueue_many(task, random.sample(calls, 4))
+    wait_until(lambda: len(stage.history.lines()) > started, what="a start")
+    time.sleep(random.uniform(0, LEASE))
+    with frozen(stage, family(random.choice([worker.process.pid, one]))):
+        time.sleep(random.uniform(0.5, 3) * LEASE)
+    wait_until(lambda: stage.remaining() == 0, what="the end of all")
+
+
+def settled(stage: Stage) -> Counter[str]:
+    return Counter(line["as"] for line in stage.history.lines("settled"))
+
+
+def start(stage: Stage, done: Path, *options: str) -> WorkerProcess:
+    worker = stage.worker("--lease", str(LEASE), *options, app="freezing", env={"DONE": str(done)})
+    worker.wait_for("worker.started")
+    return worker
+
+
+@contextmanager
+def frozen(stage: Stage, pids: Iterable[int]) -> Iterator[None]:
+    """Stop processes for the block."""
+    pids = [*pids]
+    try:
+        for pid in pids:
+            stage.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            stage.kill(pid, signal.SIGCONT)
+
+
+def family(pid: int) -> set[int]:
+    """Return the ids of a process and all that descend from it."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def assert_each_settled_once_by_its_last(watched: Watched) -> None:
+    """Whoever executed a job last said that it succeeded, and nobody else asked for the deletion of its message."""
+    history = watched.stage.history
+    last = {line["job"]: line.get("worker", line["pid"]) for line in history.lines()}
+    succeeded = [(line["job"], line["pid"]) for line in history.lines("settled") if line["as"] == "succeeded"]
+    assert sorted(last.items()) == sorted(succeeded)
+    if watched.proxy:
+        delivered = {message for seen in watched.seen("get") for message in seen.ids}
+        deleted = Counter(seen.message_id for seen in watched.seen("delete") if seen.message_id in delivered)
+        assert dict.fromkeys(delivered, 1) == deleted
