@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from qworker.brokers.base import Message, Queue
 from qworker.engine.faultpoints import faultpoint, faultpoint_soon
@@ -170,6 +170,7 @@ class LeaseKeeper:
         self._stopped = asyncio.Event()
         self._ended = Future[None]()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = Future[asyncio.AbstractEventLoop]()
         self._thread = threading.Thread(target=self._run, name="qworker-lease-keeper", daemon=True)
 
     def start(self) -> None:
@@ -186,6 +187,11 @@ class LeaseKeeper:
         await asyncio.wrap_future(self._ended)
         self._thread.join()
 
+    async def run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *call* on the keeper's event loop, over the connections that renewals take."""
+        loop = await asyncio.shield(asyncio.wrap_future(self._started))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), loop))
+
     def keep(self, leases: Iterable[Lease]) -> None:
         """Renew these until they are dropped."""
         self._leases.update(leases)
@@ -200,6 +206,7 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         try:
             self._loop = asyncio.get_running_loop()
+            self._started.set_result(self._loop)
             while not self._stopping:
                 self._watch.look()
                 self._look_at_leases(time.monotonic())

@@ -1,15 +1,14 @@
 """Tells at its start which rights a worker will miss, before a job suffers from it."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from qworker.brokers.base import Broker, Right
 from qworker.errors import AccessDenied, BrokerError
 from qworker.events import RightMissing
 from qworker.task import poison_queue_of
-
-_NEEDED: Final[tuple[Right, ...]] = ("update", "delete")
 
 
 class RightsCheck:
@@ -18,9 +17,16 @@ class RightsCheck:
     A missing right is told and no more: it may be given at any time, and what is granted takes minutes to arrive.
     """
 
-    def __init__(self, broker: Broker, emit: Callable[[RightMissing], None]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        emit: Callable[[RightMissing], None],
+        as_renewals: Callable[[Callable[[], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Take the way that renewals go: asking that way first, the first of them finds a connection."""
         self._broker = broker
         self._emit = emit
+        self._as_renewals = as_renewals
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, queue: str) -> None:
@@ -35,8 +41,8 @@ class RightsCheck:
         await asyncio.gather(*self._checks.values(), return_exceptions=True)
 
     async def _check(self, queue: str) -> None:
-        for right in _NEEDED:
-            await self._ask(queue, right)
+        await self._as_renewals(partial(self._ask, queue, "update"))
+        await self._ask(queue, "delete")
         await self._ask(poison_queue_of(queue), "put")
 
     async def _ask(self, queue: str, right: Right) -> None:

@@ -169,7 +169,7 @@ class Worker:
         watch = LoopWatch(self._emit, self._pipeline.job_of)
         self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed)
         self._keeper.start()
-        self._rights = RightsCheck(self._broker, self._emit)
+        self._rights = RightsCheck(self._broker, self._emit, self._keeper.run)
         self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._told_by_fetcher)
         self._fetching = asyncio.create_task(self._fetcher.run(), name="qworker-fetcher")
         self._fetching.add_done_callback(self._stopped_fetching)

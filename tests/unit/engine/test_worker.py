@@ -853,6 +853,21 @@ async def test_a_right_that_will_be_missed_is_told_of_once_and_stops_nothing(app
     assert [["update"], ["delete"]] == scripted.queue("default").called("check_right")
 
 
+async def test_the_right_to_renew_is_asked_for_as_renewals_are(app: App, recorder: EventRecorder) -> None:
+    """The first renewal then finds an open connection, however short the lease."""
+    threads: list[str] = []
+
+    async def note() -> None:
+        threads.append(threading.current_thread().name)
+
+    scripted = ScriptedBroker()
+    scripted.queue("default").will("check_right", note, note)
+    app.use_broker(scripted)
+    async with app.worker(listeners=[recorder]):
+        await until(lambda: len(threads) == 2)
+    assert ["qworker-lease-keeper", threading.current_thread().name] == threads
+
+
 async def test_a_check_that_is_not_answered_holds_up_nothing(app: App, recorder: EventRecorder) -> None:
     @app.task(name="ok")
     async def ok() -> None: ...
