@@ -52,7 +52,9 @@ class Enqueuer:
         try:
             return check_body(encode(job, self._encoding))
         except ValueError as error:
-            raise InvalidArguments(job.task, f"an argument can't be sent as JSON: {error}") from None
+            problem = f"an argument can't be sent as JSON: {error}"
+        # Out here, so that Python's error, with the whole body in it, is not even its context.
+        raise InvalidArguments(job.task, problem)
 
     async def _put_many(self, queue: Queue, jobs: Sequence[Job], bodies: Sequence[str], sending: Sending) -> None:
         try:

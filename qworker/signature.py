@@ -50,15 +50,9 @@ class Signature:
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
-        values = self._bind(args, kwargs).arguments
-        try:
-            valid = self._arguments.model_validate(values)
-            text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
-            self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
-        except ValidationError as error:
-            raise InvalidArguments(self._task, self._one_line(error, values)) from None
-        except (PydanticSerializationError, UnicodeEncodeError) as error:
-            raise InvalidArguments(self._task, f"an argument can't be sent as JSON: {error}") from None
+        text, problem = self._as_json(self._bind(args, kwargs).arguments)
+        if text is None:  # raised out here, so that pydantic's error, with the values in it, is not even its context
+            raise InvalidArguments(self._task, problem)
         return self._as_passed(json.loads(text), len(args))
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -72,6 +66,18 @@ class Signature:
             raise InvalidArguments(self._task, f"an argument can't be read as JSON: {error}") from None
         bound.arguments = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
         return bound.args, bound.kwargs
+
+    def _as_json(self, values: Mapping[str, Any]) -> tuple[str | None, str]:
+        """Return valid values as JSON, or what is wrong with them."""
+        try:
+            valid = self._arguments.model_validate(values)
+            text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
+            self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
+        except ValidationError as error:
+            return None, self._one_line(error, values)
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            return None, f"an argument can't be sent as JSON: {error}"
+        return text, ""
 
     def _as_passed(self, values: dict[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
         """Split values by name as the caller did: what came with a name keeps it, so that a parameter may move."""

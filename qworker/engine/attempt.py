@@ -29,7 +29,7 @@ class Attempt:
     task: Task[..., Any] | None
     """None if this worker knows no such task."""
     started: float | None = None
-    body: str = field(init=False)
+    body: str = field(init=False, repr=False)
     """What the message says, as it was last written."""
     alone: bool = field(init=False)
     """Whether no other job may run beside it.

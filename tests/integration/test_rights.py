@@ -10,6 +10,7 @@ import pytest
 from azure.storage.queue import AccountSasPermissions, ResourceTypes, Services, generate_account_sas
 
 from azurite_server import ACCOUNT, KEY, Azurite
+from fault_report import Fault
 from qworker import App, Reject
 from qworker.brokers.azure import AzureBroker
 from qworker.brokers.base import Right
@@ -80,8 +81,9 @@ def app_at(url: str, queue: str) -> App:
     return app
 
 
+@pytest.mark.fault(54)
 async def test_a_producer_needs_to_add_and_a_worker_to_process_update_and_add(
-    url_with: Callable[[str], str], queue: str
+    url_with: Callable[[str], str], queue: str, fault: Fault
 ) -> None:
     producer = app_at(url_with("a"), queue)
     await producer.get_task("ok").aenqueue(1.5)
@@ -93,22 +95,28 @@ async def test_a_producer_needs_to_add_and_a_worker_to_process_update_and_add(
         await recorder.wait_for(JobSucceeded)
         await asyncio.wait(worker._rights._checks.values())
     failed = (RightMissing, RenewalFailed, PollFailed)
-    assert [] == [event for event in recorder.events if isinstance(event, failed)]
+    refused = [event for event in recorder.events if isinstance(event, failed)]
+    fault.did("a producer with 'a' and a worker with 'pua': a job that is renewed, and one that is given up")
+    fault.saw(f"both done, {len(refused)} requests denied")
+    assert [] == refused
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize(
-    ("permissions", "missing", "told_of"),
-    [("pa", "u", ("", "update")), ("pu", "a", ("-poison", "put"))],
+    ("permissions", "missing"),
+    [("pa", "u"), ("pu", "a")],
 )
 async def test_a_worker_names_the_right_it_will_miss(
-    url_with: Callable[[str], str], queue: str, permissions: str, missing: str, told_of: tuple[str, str]
+    url_with: Callable[[str], str], queue: str, permissions: str, missing: str, fault: Fault
 ) -> None:
     recorder = EventRecorder()
     async with app_at(url_with(permissions), queue).worker(listeners=[recorder], poll_max=0.2) as worker:
         told = await recorder.wait_for(RightMissing)
         await asyncio.wait(worker._rights._checks.values())
+    fault.did(f"a worker with '{permissions}'")
+    fault.saw(told.reason.replace(queue, "mail"))
     assert [told] == recorder.of(RightMissing)
-    assert told_of == (told.queue.removeprefix(queue), told.right)
+    assert {"u": ("", "update"), "a": ("-poison", "put")}[missing] == (told.queue.removeprefix(queue), told.right)
     assert f"permission '{missing}' in a SAS or the role '{_ROLES[missing]}'" in told.reason
 
 
