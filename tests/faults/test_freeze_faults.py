@@ -4,7 +4,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -93,7 +93,8 @@ def frozen(stage: Stage, pids: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            stage.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a child whose worker went on before it, and ended it
+                stage.kill(pid, signal.SIGCONT)
 
 
 def family(pid: int) -> set[int]:
