@@ -130,7 +130,8 @@ class Supervisor:
 
     def _is_last(self, end: "_End") -> bool:
         if self._stopping.is_set():
-            if end.code not in _ENDED_WELL:
+            # A signal that comes before a process has begun to be a worker ends it: it had nothing in its hands.
+            if end.code not in {*_ENDED_WELL, None, -signal.SIGTERM}:
                 self._code = self._code or FAILED
             return True
         if end.code in self._fatal:

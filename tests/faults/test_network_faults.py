@@ -260,8 +260,11 @@ def test_access_denied_and_granted_again(
     stage.enqueue_many(jobs.rest, [(1, 4.0)])
     worker = stage.worker("-q", f"{stage.queue},{second}", "--lease", "60")
     wait_until(stage.history.lines, what="the start")
-    poison = f"{second}-poison"
-    wait_until(lambda: fault_proxy.seen("put", poison), what="the last of the questions that a worker begins with")
+    poison = [f"{queue}-poison" for queue in (stage.queue, second)]
+    wait_until(
+        lambda: all(fault_proxy.seen("put", queue) for queue in poison),
+        what="the last of the questions that a worker begins with",
+    )
     denied = fault_proxy.add(Rule(Answer(status, code)))
     began = time.monotonic()
     wait_until(lambda: denied.applied, what="the first denial")

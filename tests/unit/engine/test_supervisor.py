@@ -56,6 +56,17 @@ async def test_a_process_that_does_not_end_well_when_told_to_is_a_failure(
     assert expected == await stopped(supervisor_of(ignores, recorder, str(file)), after=started())
 
 
+async def test_a_process_that_ends_before_it_listens_is_no_failure(recorder: EventRecorder, tmp_path: Path) -> None:
+    deaf = "import sys, time, pathlib; pathlib.Path(sys.argv[1]).touch(); time.sleep(1000)"
+    file = tmp_path / "started"
+
+    async def started() -> None:
+        while not file.exists():  # noqa: ASYNC110 — another process makes it
+            await asyncio.sleep(0.01)
+
+    assert 0 == await stopped(supervisor_of(deaf, recorder, str(file)), after=started())
+
+
 async def test_a_process_that_has_to_be_killed_is_a_failure(recorder: EventRecorder, tmp_path: Path) -> None:
     stays = (
         "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
