@@ -229,7 +229,10 @@ def test_the_table_of_settings_has_the_flags() -> None:
         assert f"--{name.replace('_', '-')} " not in usage
 
 
-@pytest.mark.parametrize("document", ["README.md", "examples/README.md", "docs/architecture.md"])
+DOCUMENTS = ["README.md", "examples/README.md", *(f"docs/{found.name}" for found in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
 def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):

@@ -7,16 +7,26 @@ from typing import get_args
 from uuid import uuid4
 
 import pytest
-from azure.storage.queue import AccountSasPermissions, ResourceTypes, Services, generate_account_sas
+from azure.storage.queue import (
+    AccountSasPermissions,
+    QueueSasPermissions,
+    ResourceTypes,
+    Services,
+    generate_account_sas,
+    generate_queue_sas,
+)
 
 from azurite_server import ACCOUNT, KEY, Azurite
 from fault_report import Fault
 from qworker import App, Reject
 from qworker.brokers.azure import AzureBroker
+from qworker.brokers.azure_errors import COUNT, CREATE_QUEUE, DELETE, GET, PUT, UPDATE
 from qworker.brokers.base import Right
 from qworker.errors import AccessDenied
 from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
+from qworker.replay import replay
 from qworker.testing import EventRecorder
+from running import ROOT
 from stage import Stage
 
 _NAMES = {
@@ -101,6 +111,16 @@ async def test_a_producer_needs_to_add_and_a_worker_to_process_update_and_add(
     assert [] == refused
 
 
+async def test_a_producer_can_do_with_a_signature_for_its_queue_alone(azurite: Azurite, queue: str) -> None:
+    expiry = datetime.now(UTC) + timedelta(hours=1)
+    sas = generate_queue_sas(ACCOUNT, queue, KEY, QueueSasPermissions(add=True), expiry)
+    app = app_at(f"{azurite.account_url}?{sas}", queue)
+    await app.get_task("ok").aenqueue()
+    with pytest.raises(AccessDenied):
+        await app.get_task("ok").using(queue="another").aenqueue()
+    await app.aclose()
+
+
 @pytest.mark.fault(54)
 @pytest.mark.parametrize(
     ("permissions", "missing"),
@@ -143,6 +163,28 @@ async def test_a_check_of_a_right_leaves_nothing_behind(
     assert 0 == await whole.queue(queue).count()
     await limited.aclose()
     await whole.aclose()
+
+
+async def test_a_replay_needs_to_add_process_and_read(
+    azurite: Azurite, url_with: Callable[[str], str], queue: str
+) -> None:
+    whole, limited = (
+        AzureBroker.from_connection_string(azurite.connection_string),
+        AzureBroker.from_url(url_with("apr")),
+    )
+    await whole.queue(f"{queue}-poison").put("no record")
+    assert 1 == await replay(limited, queue)
+    assert (1, 0) == (await whole.queue(queue).count(), await whole.queue(f"{queue}-poison").count())
+    await limited.aclose()
+    await whole.aclose()
+
+
+def test_the_page_on_rights_names_those_that_are_asked_for() -> None:
+    operations = {"put": PUT, "get": GET, "delete": DELETE, "update": UPDATE, "count": COUNT, "create": CREATE_QUEUE}
+    table = (ROOT / "docs/rights.md").read_text().partition("| request |")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    named = {name: (operation.permission, operation.role) for name, operation in operations.items()}
+    assert named == {row[0]: (row[2], row[4]) for row in rows}
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
