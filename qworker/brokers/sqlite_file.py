@@ -89,6 +89,16 @@ def is_corruption(error: sqlite3.Error) -> bool:
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+def is_odd_text(error: sqlite3.Error) -> bool:
+    """Return whether *error* says that a text is not UTF-8: Python's own, which has no code."""
+    return isinstance(error, sqlite3.OperationalError) and not _code(error)
+
+
+def escape_odd_texts(connection: sqlite3.Connection) -> None:
+    r"""Have texts that are not UTF-8 read all the same, an odd byte as \xff: no JSON has that, and no Base64."""
+    connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code, or 0 if the error didn't come from SQLite itself.
 
@@ -207,15 +217,17 @@ def _check_content(path: Path, size: int) -> None:
     try:
         with closing(_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")  # all is read at one moment: another process may be making the schema
-            _is_blank(connection, str(path))
+            blank = _is_blank(connection, str(path))
             _check_size(connection, path)
+            if not blank:
+                _check_schema(connection, path)
             if size <= _CHECKED_BYTES:
                 _check_pages(connection, path)
     except sqlite3.OperationalError as error:
         if primary_code(error) in _MAY_PASS:
             raise
         raise BrokerUnusable(f"{path}: can't be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite quotes what it can't read
         raise BrokerUnusable(f"{path}: is not a sound SQLite database: {error}") from error
 
 
@@ -239,6 +251,23 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file whose tables are not as they were made, which no check of SQLite's tells; there may be others."""
+    found = {_plain(sql) for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")}
+    if not any(_made(strict=strict) <= found for strict in (True, False)):
+        msg = f"{path}: is corrupt: its tables are not as qworker made them"
+        raise BrokerUnusable(msg)
+
+
+def _made(*, strict: bool) -> set[str]:
+    made = [statement.format(strict=" STRICT" if strict else "") for statement in _SCHEMA]
+    return {_plain(sql) for sql in made if sql.startswith("CREATE")}
+
+
+def _plain(sql: str) -> str:
+    return " ".join(sql.split())
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:

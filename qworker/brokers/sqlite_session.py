@@ -42,6 +42,8 @@ COUNT: Final = """
 _STEP: Final = 500
 """Milliseconds by which the wall clock may be off the monotonic one without having been set."""
 _STEADY: Final = 0.05
+_LAST_MOMENT: Final = 253_402_300_799_000
+"""The end of the year 9999, in milliseconds."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/time")
 
@@ -202,7 +204,7 @@ def _visible_since(row: tuple[int, str, int, str, int, int | None]) -> tuple[int
 
 
 def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime.fromtimestamp(min(max(milliseconds, 0), _LAST_MOMENT) / 1000, UTC)  # whatever is in the file
 
 
 def _end(milliseconds: int | None) -> datetime | None:

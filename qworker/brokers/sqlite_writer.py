@@ -16,7 +16,16 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from qworker.brokers.sqlite_file import is_corruption, is_full, open_file, open_memory, primary_code, translate
+from qworker.brokers.sqlite_file import (
+    escape_odd_texts,
+    is_corruption,
+    is_full,
+    is_odd_text,
+    open_file,
+    open_memory,
+    primary_code,
+    translate,
+)
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
@@ -208,6 +217,8 @@ class Writer:
                 try:
                     return self._attempt(operations)
                 except sqlite3.Error as error:
+                    if is_odd_text(error) and self._escapes_odd_texts():
+                        continue
                     if primary_code(error) not in _BUSY:
                         self._distrust(error)
                         raise
@@ -224,6 +235,13 @@ class Writer:
 
     def _locked(self, operation: Operation[Any]) -> BrokerBusy:
         return BrokerBusy(f"{self._label}: another process has held the write lock for {operation.patience:g} s")
+
+    def _escapes_odd_texts(self) -> bool:
+        """Make one message with an odd text no hindrance to the others; return whether that is new."""
+        if self._connection is None or self._connection.text_factory is not str:
+            return False
+        escape_odd_texts(self._connection)
+        return True
 
     def _distrust(self, error: sqlite3.Error) -> None:
         """Have the file opened and checked again, unless it was only full; once corrupt, it is not touched again."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 import pytest
 
 import jobs
+from damage import KINDS, flip, state_of
 from fault_report import Fault
 from history import check
 from small_disk import DISKS, SmallDisk, small_disk
@@ -236,3 +237,97 @@ def test_workers_that_share_a_file_execute_each_job_once(sqlite_stage: Stage, fa
     assert {1} == set(verdict.executions.values())
     assert count * share == len(verdict.executions)
     assert {worker.process.pid for worker in workers} == executions.keys()
+
+
+class Commands:
+    """`qworker` commands, each in a process of its own that costs little."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(APPS / "forked_commands.py")],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Return its exit code, and all that it printed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        code, output = json.loads(self._process.stdout.readline())
+        return code, output
+
+    def work(self, file: Path) -> tuple[int, str]:
+        """Run all jobs in a file's queue "work"."""
+        options = ("-q", "work", "--burst", "--poll-max", "20ms", "--log-level", "error", "--log-format", "json")
+        return self.run("run", "jobs", "--broker", f"sqlite:///{file}", *options)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture
+def commands(sqlite_stage: Stage) -> Iterator[Commands]:
+    commands = Commands(sqlite_stage.env())
+    yield commands
+    commands.close()
+
+
+@pytest.fixture
+def sound(sqlite_stage: Stage, commands: Commands) -> Path:
+    """A file of 30 jobs in the queue "work", a few of its pages full."""
+    jobs.quick.using(queue="work", headers={"padding": "x" * 900}).enqueue_many([(n,) for n in range(30)])
+    jobs.app.close()
+    return file_of(sqlite_stage)
+
+
+@pytest.mark.fault(49)
+def test_a_file_that_is_no_sound_database_is_left_alone(
+    sound: Path, commands: Commands, fault: Fault, tmp_path: Path
+) -> None:
+    kinds = fault.scale(short=fault.random.sample([*KINDS], 6), full=[*KINDS])
+    for kind in kinds:
+        file = Path(shutil.copy(sound, tmp_path / "damaged.db"))
+        KINDS[kind](file)
+        before = state_of(file)
+        enqueue = commands.run("enqueue", "jobs.quick", "--args", "[1]", "--broker", f"sqlite:///{file}")
+        for code, output in (commands.work(file), enqueue):
+            assert (78, 1) == (code, len(output.splitlines())), (kind, output)
+            assert output.startswith("qworker: ")
+            assert str(file) in output
+        assert before == state_of(file), kind
+        for left in tmp_path.glob("damaged.db*"):
+            left.unlink()
+    fault.did(f"{len(kinds)} kinds of damage")
+    fault.saw(f"exit code 78 with one line and an unchanged file: {len(kinds)} of {len(kinds)}")
+
+
+@pytest.mark.fault(49)
+def test_flipped_bytes_are_refused_or_cost_one_job(
+    sound: Path, commands: Commands, fault: Fault, tmp_path: Path
+) -> None:
+    """Without a checksum, nobody can say that a job's text was another."""
+    flips = fault.scale(short=12, full=500)
+    refused = unnoticed = 0
+    for _ in range(flips):
+        file = Path(shutil.copy(sound, tmp_path / "flipped.db"))
+        what = flip(file, fault.random)
+        before = state_of(file)
+        code, output = commands.work(file)
+        if code == 78:
+            refused += 1
+            assert 1 == len(output.splitlines()), (what, output)
+            assert before == state_of(file), what
+        else:
+            unnoticed += 1
+            assert 0 == code, (what, output)
+            assert [("ok",)] == query(file, "PRAGMA integrity_check"), what
+            assert [(True,)] == query(file, "SELECT count(*) <= 1 FROM messages"), what
+        for left in tmp_path.glob("flipped.db*"):
+            left.unlink()
+    fault.did(f"{flips} files with flipped bytes")
+    fault.saw(f"{refused} refused with exit code 78 and unchanged, in {unnoticed} all other jobs done")
+    assert refused

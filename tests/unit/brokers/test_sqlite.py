@@ -665,6 +665,24 @@ class TestRefusals:
         assert expected == refusal(path)
         assert content == path.read_bytes()
 
+    def test_tables_that_are_not_as_they_were_made(self, path: Path) -> None:
+        content = sound_file(path).replace(b"visible_at INTEGER NOT NULL", b"visible_at INTEGER NOT NUL\xa0")
+        path.write_bytes(content)
+        assert str(path) in refusal(path)
+        assert content == path.read_bytes()
+        content = content.replace(b"visible_at INTEGER NOT NUL\xa0", b"visiple_at INTEGER NOT NULL")
+        path.write_bytes(content)
+        assert str(path) in refusal(path)
+        content = content.replace(b"visiple_at INTEGER", b"visible_at integer")
+        path.write_bytes(content)
+        assert f"{path}: is corrupt: its tables are not as qworker made them" == refusal(path)
+
+    def test_what_its_owner_has_added_is_none_of_our_business(self, path: Path) -> None:
+        sound_file(path)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE VIEW mine AS SELECT count(*) FROM messages")
+        assert 30 == asyncio.run(SqliteBroker(path).queue("jobs").count())
+
     def test_an_empty_file_beside_a_log(self, path: Path) -> None:
         log = path.with_name(f"{path.name}-wal")
         path.touch()
@@ -796,6 +814,30 @@ class TestDamage:
         with pytest.raises(BrokerUnusable):
             await queue.put("x")
         await queue.put("after")
+
+
+class TestOddRows:
+    async def test_one_hinders_no_other(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        await queue.put("before")
+        await queue.put("x")
+        await queue.put("after é")
+        await run_sql(broker, "UPDATE messages SET body = CAST(? AS TEXT) WHERE body = 'x'", b'"\xe7\xff\xc3\xa9"')
+        assert ["before", '"\\xe7\\xffé"', "after é"] == [message.body for message in await queue.peek(5)]
+        batch = await queue.get(5, visibility=60)
+        assert ["before", '"\\xe7\\xffé"', "after é"] == [message.body for message in batch]
+        await queue.delete(batch[1].id, batch[1].receipt)
+        assert 2 == await queue.count()
+
+    @pytest.mark.parametrize(("inserted_at", "year"), [(2**63 - 1, 9999), (-(2**63), 1970)])
+    async def test_no_moment_hinders_others(
+        self, broker: SqliteBroker, queue: SqliteQueue, inserted_at: int, year: int
+    ) -> None:
+        await queue.put("x")
+        await queue.put("y")
+        await run_sql(broker, "UPDATE messages SET inserted_at = ?, expires_at = ? WHERE seq = 1", inserted_at, 2**62)
+        first, second = await queue.get(5, visibility=60)
+        assert ("x", year, 9999) == (first.body, first.inserted_at.year, first.expires_at and first.expires_at.year)
+        assert "y" == second.body
 
 
 class TestErrors:
