@@ -124,6 +124,7 @@ def test_a_message_is_only_data(stage: Stage, fault: Fault) -> None:
     trace = stage.folder / "was-here"
     command = f"touch {trace}"
     names = ["os.system", "builtins.eval", "builtins.exec", "subprocess.run", "posix.system", "../../x", "jobs.note"]
+    names += ["this.s", "xmlrpc.server.main"]  # of modules that nobody has imported
     names += ["jobs", "qworker.cli.main", "pickle.loads", "audited._audit", f"__import__('os').system('{command}')"]
     hostile = [as_body({"task": name, "args": [command]}) for name in names]
     hostile += [as_body({"task": "jobs.rest", "args": [1, {"__reduce__": ["os.system", command]}]})]
