@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -112,3 +113,16 @@ def flip(file: Path, random: Random) -> str:
     old = content[begin : begin + random.choice([1, 1, 4, 16])]
     _write(file, _replaced(content, begin, bytes(byte ^ random.randrange(1, 256) for byte in old)))
     return f"{len(old)} bytes at {begin}"
+
+
+def damage_in_use(file: Path, table: str) -> float:
+    """Overwrite the first page of a table or index and have all who use the file read it anew; return when."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            pass  # somebody reads: what is in the log would be read from there
+        with file.open("r+b", buffering=0) as database:
+            database.seek((page - 1) * PAGE)
+            database.write(b"\xaa" * PAGE)
+        connection.execute("UPDATE clock SET ahead = ahead + 1")
+    return time.monotonic()

@@ -17,7 +17,7 @@ from typing import Any, Self
 import pytest
 
 import jobs
-from damage import KINDS, flip, state_of
+from damage import KINDS, damage_in_use, flip, state_of
 from fault_report import Fault
 from history import check
 from small_disk import DISKS, SmallDisk, small_disk
@@ -331,3 +331,49 @@ def test_flipped_bytes_are_refused_or_cost_one_job(
     fault.did(f"{flips} files with flipped bytes")
     fault.saw(f"{refused} refused with exit code 78 and unchanged, in {unnoticed} all other jobs done")
     assert refused
+
+
+@pytest.mark.fault(49)
+def test_another_programs_file_is_judged_once_it_lets_go_of_it(
+    commands: Commands, fault: Fault, tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other, ThreadPoolExecutor() as threads:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        before = state_of(file)
+        work = threads.submit(commands.work, file)
+        time.sleep(0.5)
+        assert not work.done()
+        other.execute("ROLLBACK")
+        code, output = work.result()
+    fault.did("another program's, while it holds the lock")
+    assert (78, f"qworker: {file}: is the database of another program\n") == (code, output)
+    assert before == state_of(file)
+
+
+@pytest.mark.fault(49)
+def test_a_page_found_damaged_at_work_ends_the_worker(sqlite_stage: Stage, fault: Fault) -> None:
+    """Of a large file it would take too long to read all at each start."""
+    large = jobs.quick.using(queue=sqlite_stage.queue, delay=600, headers={"padding": "x" * 60_000})
+    waiting = {job.id for job in large.enqueue_many([(n,) for n in range(150)])}
+    worker = sqlite_stage.worker("-c", "2")
+    worker.wait_for("worker.started")
+    running = sqlite_stage.enqueue(jobs.rest, 1000, 1.0)
+    wait_until(sqlite_stage.history.lines, what="the start")
+    jobs.app.close()
+    file = file_of(sqlite_stage)
+    damaged_at = damage_in_use(file, "messages_due")
+    code = worker.wait()
+    ended_at = time.monotonic()
+    said = [line for line in worker.output.splitlines() if not line.startswith("{")]
+    found = {json.loads(body)["id"] for (body,) in query(file, "SELECT body FROM messages NOT INDEXED")}
+    fault.did(f"a page damaged under a worker, in a file of {file.stat().st_size / 2**20:.0f} MiB")
+    fault.saw(
+        f"exit code {code} after {ended_at - damaged_at:.1f} s, {len(waiting | {running.id}) - len(found)} jobs lost"
+    )
+    assert (78, 1) == (code, len(said)), worker.output
+    assert said[0].startswith("qworker: ")
+    assert "malformed" in said[0]
+    assert [1000] == [line["n"] for line in sqlite_stage.history.lines("end")]
+    assert waiting | {running.id} == found
