@@ -1,8 +1,11 @@
 """Fault 10: what a handler forks is no worker, whatever it does."""
 
+import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +37,7 @@ LINGERING: Final[list[Task[..., Any]]] = [forking.on_loop, forking.in_thread, fo
 
 
 @pytest.mark.fault(10)
+@pytest.mark.usefixtures("no_orphans")
 def test_what_a_handler_forks_is_no_worker(watched: Watched, fault: Fault, tmp_path: Path) -> None:
     """Its children come back while it runs, and after its death, while it runs elsewhere."""
     stage = watched.stage
@@ -81,6 +85,17 @@ def test_what_a_handler_forks_is_no_worker(watched: Watched, fault: Fault, tmp_p
         delivered = {message for seen in watched.seen("get") for message in seen.ids}
         deleted = Counter(seen.message_id for seen in watched.seen("delete") if seen.message_id in delivered)
         assert dict.fromkeys(delivered, 1) == deleted
+
+
+@pytest.fixture
+def no_orphans(watched: Watched) -> Iterator[None]:
+    """Kill what handlers forked and is still there, if the test fails: it would be waited for."""
+    yield
+    mine = f"HISTORY={watched.stage.history.file}".encode()
+    for line in watched.stage.history.lines("forked"):
+        with suppress(OSError):
+            if mine in Path(f"/proc/{line['pid']}/environ").read_bytes().split(b"\0"):
+                os.kill(line["pid"], signal.SIGKILL)
 
 
 def wait_for(stage: Stage, what: str, jobs: set[str], each: int = 1) -> list[Line]:
