@@ -30,10 +30,10 @@ class Sample:
 
 
 class Vitals(threading.Thread):
-    """Looks at a process from time to time, until told to stop."""
+    """Looks at a process from time to time, until told to stop, or the process ends."""
 
     def __init__(self, pid: int, every: float) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.samples: list[Sample] = []
         self._proc = Path(f"/proc/{pid}")
         self._every = every
@@ -42,6 +42,8 @@ class Vitals(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._every):
             status = dict(line.split(":", 1) for line in (self._proc / "status").read_text().splitlines())
+            if "VmRSS" not in status:
+                return
             memory = int(status["VmRSS"].split()[0]) / 1024
             files = len(list((self._proc / "fd").iterdir()))
             self.samples.append(Sample(memory, files, int(status["Threads"])))
@@ -68,8 +70,8 @@ class Soak:
 SOAKS: Final = {
     ("sqlite", False): Soak(jobs=10_000, chunk=500, memory=4),
     ("sqlite", True): Soak(jobs=1_000_000, chunk=5_000, memory=10),
-    ("azure", False): Soak(jobs=600, chunk=100, memory=4, files=20),
-    ("azure", True): Soak(jobs=20_000, chunk=500, memory=10, files=20),
+    ("azure", False): Soak(jobs=600, chunk=50, memory=4, files=20),
+    ("azure", True): Soak(jobs=20_000, chunk=50, memory=10, files=20),
 }
 """By broker, and whether it is the full form."""
 
@@ -80,6 +82,7 @@ def test_a_million_jobs_leave_a_worker_as_small_as_it_was(stage: Stage, fault: F
     soaking.app.use_broker(stage.url)
     worker = stage.worker("-l", "error", app="soaking")
     vitals = Vitals(worker.process.pid, every=fault.scale(short=0.05, full=0.5))
+    soaking.occupy_a_thread.using(queue=stage.queue).enqueue_many([()] * 48)
     began = time.monotonic()
     for first in range(0, soak.jobs, soak.chunk):
         enqueue(stage, range(first, first + soak.chunk), fault.random)

@@ -77,11 +77,12 @@ def test_workers_killed_at_random_lose_nothing(stage: Stage, fault: Fault) -> No
             workers.append(stage.worker(*CRASHING))
     verdict = stage.verdict(within=120)
     restarts = list(restarts_in(stage.history.read()))
-    slowest = max((again.seconds for again in restarts), default=0.0)
+    at_once, later = ([again for again in restarts if (again.deliveries == 1) == once] for once in (True, False))
     fault.did(f"{kills} kills over {len(spans):,} jobs of 1 to 100 ms")
     fault.saw(
         f"lost {len(verdict.lost)}, unexplained {len(verdict.unexplained)}, poisoned {len(verdict.poisoned)}; "
-        f"{len(restarts)} interrupted, the slowest started again after {slowest:.1f} s"
+        f"{len(at_once)} interrupted, the slowest started again after {slowest(at_once):.1f} s; "
+        f"{len(later)} more than once in a row, {slowest(later):.1f} s"
     )
     verdict.assert_clean()
     assert [] == [again for again in restarts if again.seconds > again.deliveries * (LEASE + 2)]
@@ -93,6 +94,10 @@ def enqueue_over(stage: Stage, calls: list[tuple[int, float]], seconds: float) -
         wait_until(lambda: stage.remaining() < 50, what="fewer jobs in the queue")
         stage.enqueue_many(jobs.rest, calls[first : first + 5])
         time.sleep(seconds * 5 / len(calls))
+
+
+def slowest(restarts: Iterable[Restart]) -> float:
+    return max((again.seconds for again in restarts), default=0.0)
 
 
 def restarts_in(lines: Iterable[Line]) -> Iterator[Restart]:
@@ -290,8 +295,7 @@ def emptied_by(worker: WorkerProcess, stage: Stage) -> bool:
 
 @pytest.mark.fault(3)
 def test_a_job_that_ends_its_child_process_is_given_up_and_its_worker_lives(stage: Stage, fault: Fault) -> None:
-    rounds = fault.scale(short=1, full=5)
-    ways = list(crashing.DEATHS) * rounds
+    ways = list(crashing.DEATHS) * fault.scale(short=1, full=5)
     stage.enqueue_many(crashing.die_in_child, list(enumerate(ways)), may_poison=True)
     stage.enqueue_many(crashing.lives[3], [(n, 0.01) for n in range(100)])
     worker = stage.worker("-c", "4", app="crashing")
@@ -300,7 +304,7 @@ def test_a_job_that_ends_its_child_process_is_given_up_and_its_worker_lives(stag
     neighbours = [line for line in stage.history.lines("end") if "worker" not in line]
     killers = Counter(line["n"] for line in stage.history.lines() if "worker" in line)
     reasons = Counter(decode_poison(body).failure.message for body in stage.poisoned())
-    fault.did(f"the same in child processes, D = 3, {rounds} times each")
+    fault.did(f"the same in child processes, D = 3, {len(ways)} of them")
     fault.saw(f"executed {min(killers.values())} to {max(killers.values())} times, in one worker")
     verdict.assert_clean()
     assert dict.fromkeys(range(len(ways)), 3) == killers
