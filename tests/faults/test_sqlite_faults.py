@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -377,3 +378,79 @@ def test_a_page_found_damaged_at_work_ends_the_worker(sqlite_stage: Stage, fault
     assert "malformed" in said[0]
     assert [1000] == [line["n"] for line in sqlite_stage.history.lines("end")]
     assert waiting | {running.id} == found
+
+
+class WallClock:
+    """The wall clock of this process, and of the workers that follow its file."""
+
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._file = file
+        self._offset = 0
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + self._offset)
+        self.set(0)
+
+    def set(self, offset: int) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(str(offset))
+        new.replace(self._file)
+        self._offset = offset
+
+
+@pytest.mark.fault(50)
+def test_a_wall_clock_that_is_set_moves_no_lease(
+    sqlite_stage: Stage, fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = 2
+    steps = fault.random.sample([3600, -3600], 2) * fault.scale(short=1, full=10)
+    kills = [*range(len(steps))] if fault.full else [len(steps) - 1]
+    clock = WallClock(tmp_path / "clock", monkeypatch)
+
+    def start() -> WorkerProcess:
+        options = ("-c", "4", "--lease", str(lease))
+        worker = sqlite_stage.worker(*options, app="wall_clock", env={"WALL_CLOCK": str(tmp_path / "clock")})
+        worker.wait_for("worker.started")
+        return worker
+
+    workers = {worker.process.pid: worker for worker in (start(), start())}
+    for step in range(len(steps)):
+        long = 1.5 * lease if step in kills else 0.5 * lease
+        _wait_for_starts(sqlite_stage, [(1000 * step + n, long) for n in range(4)], 4)
+        _wait_for_starts(sqlite_stage, [(1000 * step + n, 0.01) for n in range(4, 204)], 20)
+        clock.set(sum(steps[: step + 1]))
+        wait_until(partial(_all_follow, sqlite_stage, {*workers}, sum(steps[: step + 1])), what="the step")
+        if step in kills:
+            sqlite_stage.kill(workers.pop(fault.random.choice(_at_work(sqlite_stage))))
+            replacement = start()
+            workers[replacement.process.pid] = replacement
+        wait_until(lambda: sqlite_stage.remaining() == 0, what="an empty queue")
+    verdict = sqlite_stage.verdict()
+    fault.did(
+        f"steps of {' and '.join(f'{by / 3600:+.0f} h' for by in steps[:2])}, {len(steps)} in all; {len(kills)} kills"
+    )
+    fault.saw(
+        f"{len(verdict.unexplained)} duplicates, {verdict.reasons['killed']} jobs started again "
+        f"{verdict.slowest_recovery:.1f} s after a kill at the latest, L = {lease} s"
+    )
+    verdict.assert_clean()
+    assert {"killed"} == {*verdict.reasons}
+    assert 204 * len(steps) == len(verdict.executions)
+    assert verdict.slowest_recovery <= lease + 2
+
+
+def _wait_for_starts(stage: Stage, calls: list[tuple[int, float]], starts: int) -> None:
+    """Enqueue, and wait until some of them have started."""
+    stage.enqueue_many(jobs.rest, calls)
+    numbers = {n for n, _ in calls}
+    wait_until(lambda: len(numbers & {*stage.history.count()}) >= starts, what="starts")
+
+
+def _at_work(stage: Stage) -> list[int]:
+    """Return the processes of handlers that have started and not ended."""
+    ended = {line["job"] for line in stage.history.lines("end")}
+    return [line["pid"] for line in stage.history.lines() if line["job"] not in ended]
+
+
+def _all_follow(stage: Stage, pids: set[int], offset: int) -> bool:
+    told = {line["pid"]: line["offset"] for line in stage.history.lines("clock")}
+    return all(told.get(pid, 0) == offset for pid in pids)
