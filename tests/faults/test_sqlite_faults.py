@@ -13,16 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pytest
 
 import jobs
-from damage import KINDS, damage_in_use, flip, state_of
+from damage import KINDS, damage_in_use, flip, log_of, state_of
 from fault_report import Fault
 from history import check
 from small_disk import DISKS, SmallDisk, small_disk
 from stage import APPS, MakeStage, Stage, WorkerProcess, wait_until
+
+BOUND: Final = 16 * 2**20
+"""Bytes that the write-ahead log keeps, once nobody holds a snapshot."""
 
 
 def file_of(stage: Stage) -> Path:
@@ -454,3 +457,43 @@ def _at_work(stage: Stage) -> list[int]:
 def _all_follow(stage: Stage, pids: set[int], offset: int) -> bool:
     told = {line["pid"]: line["offset"] for line in stage.history.lines("clock")}
     return all(told.get(pid, 0) == offset for pid in pids)
+
+
+@pytest.mark.fault(51)
+def test_a_reader_that_stays_long_holds_up_nobody_and_leaves_a_bounded_log(sqlite_stage: Stage, fault: Fault) -> None:
+    stays, rest = fault.scale(short=(2.0, 0.0), full=(300.0, 1.0))
+    worker = sqlite_stage.worker()
+    worker.wait_for("worker.started")
+    file = file_of(sqlite_stage)
+    enqueued = 0
+
+    def work() -> None:
+        nonlocal enqueued
+        large = jobs.quick.using(queue=sqlite_stage.queue, headers={"padding": "x" * 60_000})
+        made = large.enqueue_many([(enqueued + n,) for n in range(20)])
+        enqueued += len(made)
+        sqlite_stage.history.note_all({"what": "enqueued", "job": job.id, "n": job.args[0]} for job in made)
+        wait_until(lambda: sqlite_stage.history.count("end").total() == enqueued, what="the jobs' ends")
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        read = reader.execute("SELECT count(*) FROM messages").fetchone()
+        until = time.monotonic() + stays
+        while time.monotonic() < until or log_of(file).stat().st_size < 1.5 * BOUND:
+            work()
+            time.sleep(rest)
+        largest = log_of(file).stat().st_size
+        assert read == reader.execute("SELECT count(*) FROM messages").fetchone()
+        meanwhile = enqueued
+        reader.execute("COMMIT")
+    work()  # its last commit finds the reader gone, and merges the log
+    work()  # and this begins it anew
+    after = log_of(file).stat().st_size
+    [(busy, logged, merged)] = query(file, "PRAGMA wal_checkpoint(PASSIVE)")
+    verdict = sqlite_stage.verdict()
+    fault.did(f"a snapshot held for {stays:.0f} s or more, {meanwhile:,} jobs of 60 KB meanwhile")
+    fault.saw(f"the log was {largest / 2**20:.0f} MiB, and is {after / 2**20:.0f} MiB after it")
+    verdict.assert_clean()
+    assert {1} == set(verdict.executions.values())
+    assert after <= BOUND
+    assert (0, logged) == (busy, merged)
