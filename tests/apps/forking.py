@@ -51,7 +51,6 @@ def _code_of(pid: int) -> int:
 
 def _misbehave(then: str, n: int, ctx: Context) -> None:
     """Be the child; whoever called this comes back from the handler next."""
-    _note("forked", n, ctx, then=then)
     match then:
         case "raise":
             raise ValueError("in the child")
@@ -71,6 +70,7 @@ async def on_loop(n: int, then: str, *, ctx: Context = INJECTED) -> None:
     else:
         pid = os.fork()
         if pid == 0:
+            _note("forked", n, ctx)
             if then == "save":
                 await ctx.acheckpoint({"n": n})
             if then == "wait":
@@ -90,6 +90,7 @@ def _fork(n: int, then: str, ctx: Context) -> None:
     else:
         pid = os.fork()
         if pid == 0:
+            _note("forked", n, ctx)
             if then == "save":
                 ctx.checkpoint({"n": n})
             return _misbehave(then, n, ctx)
@@ -124,12 +125,17 @@ async def by_library(n: int, then: str, *, ctx: Context = INJECTED) -> None:
 async def _run_by_library(n: int, then: str, ctx: Context) -> int | None:
     if then == "preexec":
         return subprocess.run(["true"], preexec_fn=lambda: _note("forked", n, ctx), check=False).returncode  # noqa: ASYNC221
-    child: ForkProcess = multiprocessing.get_context("fork").Process(target=_misbehave, args=(then, n, ctx))
+    child: ForkProcess = multiprocessing.get_context("fork").Process(target=_be_target, args=(then, n, ctx))
     child.start()
     if then == "terminate":
         child.terminate()
     await _until(lambda: not child.is_alive())
     return child.exitcode
+
+
+def _be_target(then: str, n: int, ctx: Context) -> None:
+    _note("forked", n, ctx)
+    _misbehave(then, n, ctx)
 
 
 async def _until(fact: Callable[[], bool]) -> None:
