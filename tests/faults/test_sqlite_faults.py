@@ -461,7 +461,7 @@ def _all_follow(stage: Stage, pids: set[int], offset: int) -> bool:
 
 @pytest.mark.fault(51)
 def test_a_reader_that_stays_long_holds_up_nobody_and_leaves_a_bounded_log(sqlite_stage: Stage, fault: Fault) -> None:
-    stays, rest = fault.scale(short=(2.0, 0.0), full=(300.0, 1.0))
+    stays, rest = fault.scale(short=(2.0, 0.0), full=(300.0, 3.0))
     worker = sqlite_stage.worker()
     worker.wait_for("worker.started")
     file = file_of(sqlite_stage)
