@@ -33,7 +33,7 @@ from qworker.events import JobPoisoned, JobSucceeded, MessagePoisoned, SettleFai
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.replay import replay
 from qworker.testing import EventRecorder
-from stage import Stage, wait_until
+from stage import Stage, WorkerProcess, wait_until
 
 C: Final = 4
 LEASE: Final = 2
@@ -265,6 +265,8 @@ class Crowd:
     """Good jobs, alone or among others that always fail, and what became of them."""
 
     broker: Broker
+    seconds: float
+    """That a good one takes."""
     good: int
     failing: int = 0
     started: list[float] = field(default_factory=list)
@@ -279,7 +281,7 @@ class Crowd:
         @app.task(name="good")
         async def good() -> None:
             self.started.append(time.monotonic())
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(self.seconds)
             self.ended.append(time.monotonic())
             if len(self.ended) == self.good:
                 over.set()
@@ -308,23 +310,25 @@ class Crowd:
 
 @pytest.mark.fault(43)
 async def test_jobs_that_always_fail_leave_half_of_the_throughput_to_others(broker: Broker, fault: Fault) -> None:
-    count = fault.scale(short=100, full=1000)
-    rounds = fault.scale(short=1, full=3 if isinstance(broker, SqliteBroker) else 1)
+    on_sqlite = isinstance(broker, SqliteBroker)
+    seconds = 0.02 if on_sqlite else 0.1  # so that Azurite, a hundred times slower than the service, is not the limit
+    count = fault.scale(short=100 if on_sqlite else 40, full=1000)
+    rounds = fault.scale(short=1, full=3 if on_sqlite else 1)
     ratios, beside = [], []
     for _ in range(rounds):
-        alone, mixed = Crowd(broker, count), Crowd(broker, count, count)
+        alone, mixed = Crowd(broker, seconds, count), Crowd(broker, seconds, count, count)
         await alone.run()
         await mixed.run()
         ratios.append(mixed.rate / alone.rate)
         beside.append(mixed.beside)
     ratio = statistics.median(ratios)
-    fault.did(f"{count} failing among {count} good jobs of 20 ms, C = {C}, D = 5 a second apart")
+    fault.did(f"{count} failing among {count} good jobs, C = {C}, D = 5 a second apart")
     fault.saw(
-        f"{ratio:.0%} of the throughput alone (median of {rounds}); "
-        f"{max(beside)} failing starts until the last of {count} good ones"
+        f"{ratio:.0%} of the {alone.rate:.0f} jobs/s alone, with jobs of {seconds * 1000:.0f} ms; "
+        f"{max(beside)} failing starts until the last good one"
     )
     assert max(beside) <= count + C
-    if fault.full and isinstance(broker, SqliteBroker):  # Azurite's own speed varies more than that
+    if fault.full:  # in the short form, one disturbance could cost half of the time
         assert ratio >= 0.5
 
 
@@ -351,7 +355,7 @@ def test_two_replays_at_once_one_killed(stage: Stage, fault: Fault) -> None:
         broken.touch()
         jobs = stage.enqueue_many(poison_jobs.need_repair, [(enqueued + n,) for n in range(count)])
         enqueued += count
-        wait_until(partial(is_number, enqueued, lambda: len(worker.lines("job.poisoned"))), what="their end")
+        wait_until(partial(is_number, enqueued, lambda: len(given_up_by(worker))), what="their end")
         stage.history.note_all({"what": "replayed", "job": job.id} for job in jobs)
         broken.unlink()
         victim = start_replay(stage, f"after-replay-put:{fault.random.randint(1, count // 4)}:KILL")
@@ -362,12 +366,17 @@ def test_two_replays_at_once_one_killed(stage: Stage, fault: Fault) -> None:
         killed += victim.wait(60) == -signal.SIGKILL
         wait_until(partial(replay_rest, stage), what="an empty poison queue")
         wait_until(partial(is_number, enqueued, lambda: len(stage.history.count("end"))), what="their execution")
+        wait_until(lambda: stage.remaining() == 0, what="the execution of all copies")
     verdict = stage.verdict()
     ends = stage.history.count("end")
     fault.did(f"two replays at once of {count} poisoned jobs, one killed at a random one of its puts, {killed} times")
     fault.saw(f"all {len(ends)} executed, {sum(times > 1 for times in ends.values())} of them twice")
     verdict.assert_clean()
     assert enqueued == len(ends)
+
+
+def given_up_by(worker: WorkerProcess) -> set[str]:
+    return {line["job"] for line in worker.lines("job.poisoned")}
 
 
 def is_number(number: int, count: Callable[[], int]) -> bool:
