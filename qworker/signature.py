@@ -72,6 +72,7 @@ class Signature:
         try:
             valid = self._arguments.model_validate(values)
             text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
+            _check_keys(valid, text)
             self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
         except ValidationError as error:
             return None, self._one_line(error, values)
@@ -182,6 +183,12 @@ def _properties_in(schema: Any) -> set[Any]:
     if isinstance(schema, list):
         return set[Any]().union(*map(_properties_in, schema))
     return set()
+
+
+def _check_keys(valid: BaseModel, text: str) -> None:
+    """Raise UnicodeEncodeError for a lone surrogate in a key: pydantic writes U+FFFD instead, and says nothing."""
+    if "\ufffd" in text:
+        json.dumps(valid.model_dump(), ensure_ascii=False, skipkeys=True, default=str).encode()
 
 
 def _message(found: ErrorDetails) -> str:

@@ -1,6 +1,5 @@
 """Tasks that say what they were given, in the app of the others."""
 
-import json
 from typing import Any
 
 from history_lines import FILE, append, now
@@ -25,14 +24,21 @@ async def keep(n: int, value: Any, *, ctx: Context = INJECTED, **named: Any) -> 
     append(FILE, {"what": "kept", "n": n, "value": value, "named": named} | now())
 
 
+class OddError(Exception):
+    """Its name is one that no line of code could have."""
+
+
+OddError.__qualname__ = "Odd\nError\x1b[31m"
+
+
 @app.task(max_attempts=2, backoff=Backoff(base=0))
-async def shout(n: int, text: str, *, ctx: Context = INJECTED) -> None:
+async def shout(n: int, secret: str, text: str, times: int, *, ctx: Context = INJECTED) -> None:
     note("start", n, ctx)
-    raise ValueError(text)
+    raise ValueError(text * times)
 
 
 @app.task(name=ODD_NAME, max_attempts=1)
-async def oddly_named(n: int, text: str, *, ctx: Context = INJECTED) -> None:
+async def oddly_named(n: int, secret: str, text: str, *, ctx: Context = INJECTED) -> None:
     note("start", n, ctx)
-    ctx.log.info(text, text=text, tree={"a": [text]})
-    raise json.JSONDecodeError(text, text, 0)
+    ctx.log.warning(text, text=text * 100, tree={"a": [text * 100]})
+    raise OddError(text)

@@ -1,17 +1,34 @@
 """Faults 33 to 39: whatever is in a message, an argument, a name, an error or an answer."""
 
 import base64
+import itertools
 import json
+import re
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
 import input_jobs
 import jobs
+from azurite_server import Azurite, connection_string
+from fault_actions import ChangeXML
+from fault_proxy import FaultProxy
 from fault_report import Fault
+from fault_rules import Rule
+from qworker import App
+from qworker.brokers.base import Message
+from qworker.envelope import Encoding, decode, encode
+from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
 from qworker.poison import PoisonRecord, decode_poison
-from stage import Stage, wait_until
+from qworker.task import Producer
+from stage import MakeStage, Stage, WorkerProcess, wait_until
 
 
 @dataclass(frozen=True)
@@ -138,3 +155,319 @@ def deliver_all(stage: Stage) -> None:
             await queue.update(message.id, message.receipt, visibility=0)
 
     stage.app._portal.run(deliver())
+
+
+NASTY = [
+    "\x00\x01\r\n\t\x0b\x1f",
+    "\r",
+    "\x7f\x85\x9f\u2028\u2029",
+    "\ufffe\uffff\ufdd0\U0010ffff",
+    "😀👩‍👩‍👧‍👦🏴󠁧󠁢󠁳󠁣󠁴󠁿",
+    "𝄞é́ ﷽",
+    "\ufeff<a>&amp;</a>]]>\\u0000\\\"'",
+    " \t leading and trailing \n ",
+]
+TEXTS = (
+    st.text(max_size=60)
+    | st.text(st.sampled_from('\x00\x01\r\n\x7f\x85\ufffe\uffff\\"<&]😀𝄞é'), max_size=60)
+    | st.sampled_from(NASTY)
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def app_on(stage: Stage, encoding: Encoding) -> App:
+    """Return an app on the stage's broker, with a task that takes anything."""
+    app = App(broker=stage.url, encoding=encoding)
+
+    @app.task(name="keep")
+    def keep(value: Any, **named: Any) -> None: ...
+
+    return app
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_arguments_come_back_as_they_were(stage: Stage, fault: Fault, encoding: Encoding) -> None:
+    """Their order and types too: 1 is not 1.0, nor True."""
+    app = app_on(stage, encoding)
+    task, tried = app.get_task("keep"), 0
+
+    async def take() -> Message:
+        queue = app.broker.queue(stage.queue)
+        [message] = await queue.get(visibility=60)
+        await queue.delete(message.id, message.receipt)
+        return message
+
+    @seed(fault.seed)
+    @settings(max_examples=fault.scale(short=25, full=1000), deadline=None, database=None)
+    @given(VALUES, st.dictionaries(TEXTS.filter(lambda name: name != "value"), VALUES, max_size=3), TEXTS)
+    def round_trip(value: Any, named: dict[str, Any], header: str) -> None:
+        nonlocal tried
+        tried += 1
+        task.using(queue=stage.queue, headers={header: header}).enqueue(value, **named)
+        message = app._portal.run(take())
+        job = decode(message.body, message_id=message.id)
+        args, kwargs = task.signature.decode(job.args, job.kwargs)
+        assert json.dumps([[value], named, {header: header}]) == json.dumps([args, kwargs, job.headers])
+
+    round_trip()
+    app.close()
+    fault.did(f"{tried:,} calls with texts of all characters, as text and as Base64")
+    fault.saw(f"{tried:,} identical")
+
+
+@pytest.mark.fault(35)
+def test_a_handler_gets_arguments_as_they_were(stage: Stage, fault: Fault) -> None:
+    calls = [(n, {text: [text]}) for n, text in enumerate(NASTY)]
+    producer: Producer[...] = input_jobs.keep.using(queue=stage.queue)
+    producer.enqueue_many(calls)
+    producer.enqueue(99, None, **{text: text for text in NASTY})
+    worker = stage.worker("--burst", app="input_jobs")
+    assert 0 == worker.wait(), worker.output
+    kept = {line["n"]: (line["value"], line["named"]) for line in stage.history.lines("kept")}
+    fault.saw(f"{len(kept)} of {len(NASTY) + 1} identical in the handler")
+    assert {n: (value, {}) for n, value in calls} | {99: (None, {text: text for text in NASTY})} == kept
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_half_a_character_is_refused_and_nothing_is_sent(stage: Stage, fault: Fault, encoding: Encoding) -> None:
+    app = app_on(stage, encoding)
+    put(stage)
+    producer = app.get_task("keep").using(queue=stage.queue)
+    places: list[Callable[[str], object]] = [
+        producer.enqueue,
+        lambda text: producer.enqueue(None, named=text),
+        lambda text: producer.enqueue([{"a": text}]),
+        lambda text: producer.enqueue({text: 1}),
+        lambda text: producer.enqueue(None, **{text: 1}),
+        lambda text: producer.using(headers={"a": text}).enqueue(None),
+        lambda text: producer.enqueue_many([("fine",), (text,)]),
+    ]
+    halves = ["\ud800", "a\udfff", "\ude00\ud83d", "\ud83d😀"]
+    for half, place in itertools.product(halves, places):
+        with pytest.raises(InvalidArguments):
+            place(half)
+    app.close()
+    fault.did("calls with a lone surrogate")
+    fault.saw(f"{len(halves) * len(places)} refused, {stage.remaining()} sent")
+    assert 0 == stage.remaining()
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_a_job_of_64_kib_as_sent_is_accepted_and_no_byte_more(stage: Stage, fault: Fault, encoding: Encoding) -> None:
+    """In Base64, the next larger size is 65,540 bytes."""
+    app = app_on(stage, encoding)
+    put(stage)
+    task = app.get_task("keep")
+    refusals = []
+    for character in 'xé€😀"\\\x00\x85<&':
+        largest = _filled(app, character)
+        with pytest.raises(MessageTooLarge, match=r"is (\d+) bytes as sent, the limit is 65536") as refused:
+            task.using(queue=stage.queue).enqueue(largest + "x")
+        refusals.append(refused.value.size)
+        assert 0 == stage.remaining()
+        task.using(queue=stage.queue).enqueue(largest)
+        [message] = app._portal.run(app.broker.queue(stage.queue).get(visibility=60))
+        app._portal.run(app.broker.queue(stage.queue).delete(message.id, message.receipt))
+        assert 65_536 == len(message.body.encode())
+        assert [largest] == decode(message.body, message_id="m").args
+    app.close()
+    fault.did("jobs of 65,536 bytes and the next larger, of ten characters, as text and as Base64")
+    fault.saw(f"{len(refusals)} accepted, {len(refusals)} of {refusals[0]:,} bytes refused")
+    assert {65_537 if encoding == "text" else 65_540} == {*refusals}
+
+
+def _filled(app: App, character: str) -> str:
+    """Return the longest text, of a character and of x, with which a job still fits."""
+
+    def size(text: str) -> int:
+        return len(encode(app.get_task("keep")._producer._job([text], {}), "text").encode())
+
+    room = 65_536 if app._encoding == "text" else 65_536 // 4 * 3
+    each = size(character * 2) - size(character)
+    count = min((room - size("")) // each, room // 2 // each)  # Azurite mixes up what crosses the border of 64 KiB
+    text = character * count
+    return text + "x" * (room - size(text))
+
+
+@pytest.mark.fault(36)
+def test_what_is_too_large_never_meets_the_network(fault: Fault) -> None:
+    """Nobody listens there: whatever was sent would end in another error."""
+    app = App(broker=connection_string(1))
+
+    @app.task(name="keep")
+    def keep(text: str) -> None: ...
+
+    with pytest.raises(MessageTooLarge) as refused:
+        keep.enqueue("x" * 65_536)
+    with pytest.raises(MessageTooLarge):
+        keep.enqueue_many([("fine",), ("x" * 65_536,)])
+    app.close()
+    fault.saw(f"where nobody listens: refused as too large, {refused.value.size} bytes")
+
+
+def hostile(levels: int) -> dict[str, str]:
+    """Return bodies that are made to hurt who reads them, those of arrays and objects so many levels deep."""
+    call = '{"task":"input_jobs.take"'
+    return {
+        "arrays without end": "[" * levels,
+        "arrays in arrays": f'{call},"args":{"[" * levels}{"]" * levels}}}',
+        "objects in objects": call + ',"kwargs":' + '{"n":' * levels + "1" + "}" * (levels + 1),
+        "an integer of 5,000 digits": f'{call},"args":[{"9" * 5_000}]}}',
+        "a float of 5,000 digits": f'{call},"args":[{"9" * 5_000}.5]}}',
+        "NaN": f'{call},"args":[NaN]}}',
+        "-Infinity": f'{call},"args":[-Infinity]}}',
+        "a task twice": f'{call},"task":"os.system","args":[1]}}',
+        "a key 3,000 times": call + ',"kwargs":{' + ",".join(['"n":1'] * 3_000) + "}}",
+        "an integer as version": f'{call},"v":{"9" * 4_300}}}',
+        "a tree as version": f'{call},"v":{"[" * 190}{"]" * 190}}}',
+    }
+
+
+@pytest.mark.fault(37)
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_hostile_json_is_rejected_at_once(fault: Fault, encoding: Encoding) -> None:
+    """The best of several readings is measured: others have a processor to share."""
+    slowest = 0.0
+    texts = hostile(100_000)
+    for kind, text in texts.items():
+        body = text if encoding == "text" else _in_base64(text.encode())
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            with pytest.raises(InvalidEnvelope):
+                decode(body, message_id="m1")
+            times.append(time.perf_counter() - began)
+        slowest = max(slowest, min(times))
+        assert min(times) < 0.05, kind
+    fault.did(f"{len(texts)} kinds of hostile JSON, as text and as Base64")
+    fault.saw(f"the slowest rejected in {1000 * slowest:.1f} ms")
+
+
+@pytest.mark.fault(37)
+def test_a_worker_survives_hostile_json(stage: Stage, fault: Fault) -> None:
+    bodies = [*hostile(6_000).values()]  # more would leave no room for the reason
+    put(stage, *bodies)
+    stage.enqueue(input_jobs.take, 1)
+    worker = stage.worker("--burst", app="input_jobs")
+    assert 0 == worker.wait(), worker.output
+    records = take_poisoned(stage)
+    fault.saw(f"{len(records)} poisoned by a worker that then ran a good one")
+    assert sorted(bodies) == sorted(record.body for record in records)
+    assert {(1, "InvalidEnvelope")} == {(record.attempts, record.failure.type) for record in records}
+    assert [1] == [line["n"] for line in stage.history.lines("end")]
+    assert 0 == stage.remaining()
+
+
+CANARY = "canary-5ecret"
+FORGED = (
+    '\n12:00:00.000 [info     ] forged\r\n{"event": "forged"}\n'
+    "\x1b[2J\x1b]0;title\x07\x9b31m\u2028\u2029\x85\x0b\x0c\x1c\x00\x7f"
+)
+FIELD = 2_048
+
+
+SHOUTS = [(FORGED, 1), (FORGED, 2_000), ("😀", 25_000), ('"\\', 50_000), ("\n", 100_000), ("x", 100_000)]
+LINES = {"job.retried": len(SHOUTS) + 1, "job.poisoned": len(SHOUTS) + 2, "message.poisoned": 1}
+
+
+def enqueue_odd_jobs(stage: Stage) -> None:
+    """Enqueue jobs of odd names, arguments and errors, each with a canary in its arguments."""
+    secret = CANARY + FORGED
+    input_jobs.shout.using(queue=stage.queue).enqueue_many(
+        [(n, secret, text, times) for n, (text, times) in enumerate(SHOUTS)]
+    )
+    input_jobs.oddly_named.using(queue=stage.queue).enqueue(10, secret, FORGED)
+    put(
+        stage,
+        json.dumps({"task": FORGED, "args": [secret]}),
+        json.dumps({"task": "input_jobs.take", "id": FORGED * 100, "args": [secret]}),
+        json.dumps({"v": FORGED * 100, "task": "input_jobs.take", "args": [secret]}),
+    )
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_whatever_a_text_holds_it_is_one_line(stage: Stage, fault: Fault, log_format: str) -> None:
+    enqueue_odd_jobs(stage)
+    worker = stage.worker("--burst", "--log-format", log_format, app="input_jobs")
+    assert 0 == worker.wait(), worker.output
+    lines = worker.output.splitlines()
+    seen, longest = (_json_lines if log_format == "json" else _console_lines)(lines)
+    fault.did("names, arguments and errors of up to 150 KB, with newlines, ANSI codes, JSON")
+    fault.saw(f"{len(lines)} lines for {sum(seen.values())} events, the longest field {longest:,} bytes")
+    assert worker.output == "".join(f"{line}\n" for line in lines)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", worker.output)
+    assert LINES == {event: seen[event] for event in LINES}
+    assert 2 == seen["worker.started"] + seen["worker.stopped"]
+    assert longest <= FIELD
+    assert CANARY not in worker.output
+    assert len(SHOUTS) + 3 == len(stage.poisoned())
+
+
+def _json_lines(lines: list[str]) -> tuple[Counter[str], int]:
+    fields = [json.loads(line) for line in lines]
+    sizes = [len(json.dumps(value, ensure_ascii=False).encode()) for line in fields for value in line.values()]
+    return Counter(line["event"] for line in fields), max(sizes)
+
+
+def _console_lines(lines: list[str]) -> tuple[Counter[str], int]:
+    """Each begins with its time; what is said of a field's size is said of its text between the keys."""
+    begun = [re.match(r"\d\d:\d\d:\d\d\.\d{3} \[(?:info|warning|error) *\] (\S+) ", line) for line in lines]
+    sizes = [len(part.encode()) for line in lines for part in re.split(r" \w+=", line)]
+    return Counter(line[1] if line else "no line" for line in begun), max(sizes)
+
+
+def with_entities(entities: str, text: str) -> Callable[[bytes], bytes]:
+    """Return what puts entities into an answer, and a text of them in the place of all messages."""
+    message = "".join(f"<{name}>{text}</{name}>" for name in ("MessageId", "PopReceipt", "MessageText"))
+    document = f"<QueueMessagesList><QueueMessage>{message}</QueueMessage></QueueMessagesList>"
+    return lambda _: f'<?xml version="1.0"?><!DOCTYPE x [{entities}]>{document}'.encode()
+
+
+BOMBS = {
+    "billion laughs": with_entities(
+        '<!ENTITY l0 "ha">' + "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 11)), "&l10;"
+    ),
+    "one large entity, often": with_entities(f'<!ENTITY a "{"x" * 3_000_000}">', "&a;" * 30),
+    "one small entity, very often": with_entities(f'<!ENTITY a "{"x" * 6_000}">', "&a;" * 10_000),
+    "a file": with_entities('<!ENTITY a SYSTEM "file:///etc/passwd">', "&a;"),
+}
+
+
+@pytest.mark.fault(39)
+def test_an_answer_with_entities_is_refused_unexpanded(
+    azurite: Azurite, fault_proxy: FaultProxy, stage_on: MakeStage, fault: Fault
+) -> None:
+    stage = stage_on(azurite.connection_string, worker_url=fault_proxy.connection_string)
+    worker = stage.worker(app="input_jobs")
+    stage.enqueue(input_jobs.take, 0)
+    wait_until(lambda: stage.history.count("end")[0], what="a job")
+    before = peak_memory(worker)
+    times = fault.scale(short=1, full=10)
+    rules = [fault_proxy.add(Rule(ChangeXML(bomb), on="get", times=times)) for bomb in BOMBS.values()]
+    wait_until(lambda: all(rule.applied == times for rule in rules), within=300, what="the answers of each kind")
+    worker.wait_for("poll.failed")
+    stage.enqueue(input_jobs.take, 1)
+    wait_until(lambda: stage.history.count("end")[1], what="a job after all that")
+    grown = peak_memory(worker) - before
+    sizes = [len(bomb(b"")) for bomb in BOMBS.values()]
+    fault.did(
+        f"{len(BOMBS)} kinds of answers with entities, of {min(sizes):,} to {max(sizes):,} bytes, {times} of each"
+    )
+    fault.saw(f"{grown:.0f} MB more memory, and the next job was run")
+    assert "the answer can't be read (EntitiesRefused)" in worker.lines("poll.failed")[0]["reason"]
+    assert grown < 100
+
+
+def peak_memory(worker: WorkerProcess) -> float:
+    """Return the most memory that it has had, in MB."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) / 1024

@@ -336,6 +336,27 @@ class OneWay(BaseModel):
     inner: int = Field(serialization_alias="written", validation_alias="read")
 
 
+@dataclass
+class Named:
+    names: dict[str, int]
+
+
+@pytest.mark.parametrize("value", [{"a": {"\ud800": 1}}, {"b": Named({"\udfff": 1})}, {"\ude00\ud83d": 1}])
+def test_a_key_with_half_a_character_is_refused(value: dict[str, Any]) -> None:
+    def function(a: dict[str, int] | None = None, b: Named | None = None, **named: int) -> None: ...
+
+    with pytest.raises(InvalidArguments, match="surrogates not allowed"):
+        Signature("t", function).encode((), value)
+
+
+def test_a_replacement_character_is_a_character() -> None:
+    def function(*values: Any, **named: Any) -> None: ...
+
+    value = {"\ufffd": [1, {2: "\ufffd"}, datetime(2026, 11, 23, tzinfo=UTC)]}
+    args, kwargs = Signature("t", function).encode((value,), {"\ufffd": 1})
+    assert ([{"\ufffd": [1, {"2": "\ufffd"}, "2026-11-23T00:00:00Z"]}], {"\ufffd": 1}) == (args, kwargs)
+
+
 def test_what_the_worker_could_not_read_is_refused_at_once() -> None:
     with pytest.raises(InvalidArguments, match="read: Field required"):
         Signature("t", taking(OneWay)).encode([OneWay.model_validate({"read": 1})], {})
