@@ -129,6 +129,8 @@ class Stage:
         self.url = url
         self.worker_url = worker_url or url
         self.queue = f"q-{uuid4().hex[:12]}"
+        self.lease = 2 if url.startswith("sqlite:") else 4
+        """Seconds; a renewal gets a sixth of them, and Azurite on a busy machine may take that."""
         self.folder = folder
         self.history = History(folder / "history.jsonl")
         self._workers: list[WorkerProcess] = []

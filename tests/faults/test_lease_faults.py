@@ -18,13 +18,11 @@ from qworker.events import JobSucceeded, LeaseLost, SettleFailed
 from stage import Stage, wait_until
 from troubled import Bench, until
 
-LEASE = 2
-
 
 @pytest.mark.fault(13)
 async def test_a_handler_of_ten_leases_runs_once(bench: Bench, fault: Fault) -> None:
     leases = fault.scale(short=2.5, full=10)
-    await bench.rest.aenqueue(1, leases * LEASE)
+    await bench.rest.aenqueue(1, leases * bench.lease)
     async with bench.worker() as first:
         await until(lambda: bench.executions, "the start")
         async with bench.worker(troubled=False):
@@ -43,7 +41,7 @@ async def test_a_handler_of_ten_leases_runs_once(bench: Bench, fault: Fault) -> 
 @pytest.mark.fault(14)
 async def test_a_renewal_answered_503_twice_is_tried_again_in_time(bench: Bench, fault: Fault) -> None:
     bench.trouble.busy("update", times=2)
-    await bench.rest.aenqueue(1, 2.0 * LEASE)
+    await bench.rest.aenqueue(1, 2.0 * bench.lease)
     async with bench.worker() as first:
         await until(lambda: bench.executions, "the start")
         async with bench.worker(troubled=False) as second:
@@ -60,7 +58,7 @@ async def test_a_renewal_answered_503_twice_is_tried_again_in_time(bench: Bench,
 @pytest.mark.fault(15)
 async def test_when_renewals_fail_for_a_lease_its_handler_is_cancelled(bench: Bench, fault: Fault) -> None:
     well_again = bench.trouble.busy("update")
-    await bench.rest.aenqueue(1, 1.6 * LEASE)
+    await bench.rest.aenqueue(1, 1.6 * bench.lease)
     async with bench.worker() as first:
         await until(lambda: bench.executions, "the start")
         may_get_again = bench.trouble.busy("get")  # the job is to go to the other worker
@@ -106,7 +104,7 @@ async def test_a_message_that_is_gone_is_renewed_no_more(bench: Bench, fault: Fa
         await worker.wait_for(LeaseLost)
         asked = len(bench.calls("update"))
         async with bench.worker(troubled=False):
-            await asyncio.sleep(LEASE / 2)  # time for one more renewal, which must not come
+            await asyncio.sleep(bench.lease / 2)  # time for one more renewal, which must not come
     fault.did("deleted by someone else while it runs")
     fault.saw(f"renewals after the refused one: {len(bench.calls('update')) - asked}")
     assert asked == len(bench.calls("update"))
@@ -127,7 +125,7 @@ async def test_both_ways_to_say_so_stop_the_renewals(
     await bench.rest.aenqueue(1, 30.0)
     async with bench.worker() as worker:
         await worker.wait_for(LeaseLost)
-        await asyncio.sleep(LEASE / 2)  # time for one more renewal, which must not come
+        await asyncio.sleep(bench.lease / 2)  # time for one more renewal, which must not come
     fault.did(f"renewal answered {status}")
     fault.saw(f"{rule.applied} renewal")
     assert 1 == rule.applied
@@ -138,7 +136,7 @@ async def test_both_ways_to_say_so_stop_the_renewals(
 @pytest.mark.fault(17)
 async def test_a_renewal_whose_answer_was_lost_costs_one_more_execution_at_most(bench: Bench, fault: Fault) -> None:
     bench.trouble.lose_answer("update", times=1)
-    await bench.rest.aenqueue_many([(1, 0.5 * LEASE), (2, 1.5 * LEASE)])
+    await bench.rest.aenqueue_many([(1, 0.5 * bench.lease), (2, 1.5 * bench.lease)])
     async with bench.worker() as first:
         await until(lambda: len(bench.executions) == 2, "both starts")
         async with bench.worker(troubled=False) as second:
@@ -179,10 +177,10 @@ async def test_a_handler_that_ends_during_its_renewal_deletes_with_the_right_rec
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("task", ["block", "burn"])
 def test_a_handler_that_blocks_the_loop_keeps_its_lease_and_is_named(stage: Stage, fault: Fault, task: str) -> None:
-    first, second = (stage.worker("--lease", str(LEASE)) for _ in range(2))
+    first, second = (stage.worker("--lease", str(stage.lease)) for _ in range(2))
     for worker in (first, second):
         worker.wait_for("worker.started")
-    job = getattr(jobs, task).using(queue=stage.queue).enqueue(1, 3.0 * LEASE)
+    job = getattr(jobs, task).using(queue=stage.queue).enqueue(1, 3.0 * stage.lease)
     wait_until(lambda: stage.history.count("end")[1], what="the end")
     wait_until(lambda: stage.remaining() == 0, what="its deletion")
     blocked = [line for worker in (first, second) for line in worker.lines("loop.blocked")]
@@ -200,14 +198,14 @@ def test_a_wall_clock_that_is_stepped_changes_no_lease(stage: Stage, fault: Faul
     clock = tmp_path / "clock"
     set_clock(clock, 0)
     env = {"WALL_CLOCK": str(clock)}
-    workers = [stage.worker("--lease", str(LEASE), app="wall_clock", env=env) for _ in range(2)]
-    jobs.rest.using(queue=stage.queue).enqueue_many([(n, 2.5 * LEASE) for n in range(4)])
+    workers = [stage.worker("--lease", str(stage.lease), app="wall_clock", env=env) for _ in range(2)]
+    jobs.rest.using(queue=stage.queue).enqueue_many([(n, 2.5 * stage.lease) for n in range(4)])
     wait_until(lambda: len(stage.history.lines()) == 4, what="the starts")
     steps = fault.random.sample([600, -600], 2)
     for step in steps:
         set_clock(clock, step)
         wait_until(lambda: len(stage.history.lines("clock")) >= 2, what="the step")
-        time.sleep(LEASE / 2)  # in which each lease is renewed
+        time.sleep(stage.lease / 2)  # in which each lease is renewed
     wait_until(lambda: stage.history.count("end").total() == 4, what="the ends")
     wait_until(lambda: stage.remaining() == 0, what="an empty queue")
     fault.did(f"steps to {' and '.join(f'{step:+} s' for step in steps)} while jobs of 2.5 L run on two workers")
@@ -226,7 +224,7 @@ def set_clock(file: Path, offset: int) -> None:
 @pytest.mark.fault(21)
 async def test_a_batch_of_32_that_waits_its_turn_is_renewed(bench: Bench, fault: Fault) -> None:
     """Only a rush of quick jobs makes a worker of one slot take 32 at once."""
-    seconds, lease = fault.scale(short=(0.15, 2), full=(1.0, 6))
+    seconds, lease = fault.scale(short=(bench.lease * 0.075, bench.lease), full=(1.0, 6))
     async with bench.worker(lease=lease, concurrency=1) as worker:
         await bench.rest.aenqueue_many([(n, 0.0) for n in range(200)])
         await bench.rest.aenqueue_many([(n, seconds) for n in range(200, 232)])
