@@ -344,8 +344,8 @@ def test_another_programs_file_is_judged_once_it_lets_go_of_it(
     file = tmp_path / "theirs.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as other, ThreadPoolExecutor() as threads:
         other.execute("CREATE TABLE theirs (x)")
+        before = state_of(file)  # not while it is locked: who closes a file lets go of the locks of its process
         other.execute("BEGIN EXCLUSIVE")
-        before = state_of(file)
         work = threads.submit(commands.work, file)
         time.sleep(0.5)
         assert not work.done()
