@@ -1,6 +1,7 @@
 """Keeps worker processes running: starts, signals, restarts and reloads them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -86,7 +87,7 @@ class Supervisor:
         for child in tuple(self._children):
             self._expected.add(child)
             _send(child, signal.SIGTERM)
-            if hurry and child.stdin is not None:
+            if hurry and child.stdin is not None and not child.stdin.is_closing():
                 child.stdin.write(_HURRY)
             asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, signal.SIGKILL)
 
@@ -175,7 +176,9 @@ class _End:
 
 def _send(child: Process, number: signal.Signals) -> None:
     if child.returncode is None:
-        child.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):
+            # Not by its send_signal(), which looks whether it has ended, and then nobody else learns its exit code.
+            os.kill(child.pid, number)
 
 
 def this_command() -> list[str]:

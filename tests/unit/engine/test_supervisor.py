@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,17 @@ async def test_after_a_broken_version_a_change_starts_the_next_at_once(
     assert 0 == await asyncio.wait_for(running, 30)
     assert [1000.0, 1000.0] == [died.restart_in for died in recorder.of(ProcessDied)]
     assert 2 == len(recorder.of(Reloading))
+
+
+async def test_signals_that_meet_a_process_as_it_ends_hide_no_exit_code(
+    recorder: EventRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "asyncio")
+    supervisor = Supervisor(["sleep", "1000"], 30, grace=60.0, emit=recorder)
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: len(supervisor._children) == 30)
+    while not running.done():
+        supervisor.stop()
+        await asyncio.sleep(0)
+    assert 0 == await running
+    assert [] == caplog.messages
