@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Final, Literal
 
 from qworker.errors import InvalidQueueName, MessageTooLarge
@@ -28,6 +29,17 @@ _QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _MIN_NAME, _MAX_NAME = 3, 63
 # XML 1.0, section 2.2: all that a document may hold, however it is escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Urgency(Enum):
+    """What a request is for; where a broker can't have all at once, the first of these come first."""
+
+    RENEWAL = "renewal"
+    """Keeps a lease."""
+    SETTLEMENT = "settlement"
+    """Ends one, or makes it worth keeping."""
+    NEW_WORK = "new work"
+    """Gets messages, or puts some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,18 @@ class Queue(ABC):
     """
 
     name: str
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second that it is asked at most, because it refuses more; None if it takes all."""
+        return None
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:  # noqa: B027 — most take all at once
+        """Wait until there is room for another request: to be called before those that an overload could cost much.
+
+        Waiting here, not in the request, spends no time of a lease and leaves no doubt about what was done. A queue
+        that wraps another has to pass this on. Raises BrokerBusy if there was no room within so many seconds.
+        """
 
     @abstractmethod
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
