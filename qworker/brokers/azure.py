@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import logging
+import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import MAXYEAR, datetime
@@ -29,6 +31,7 @@ from qworker.brokers.azure_errors import (
     Operation,
     QueueExists,
     Request,
+    refusal_of,
     translate,
 )
 from qworker.brokers.azure_transport import CautiousTransport
@@ -38,6 +41,7 @@ from qworker.brokers.base import (
     PeekedMessage,
     Queue,
     Right,
+    Urgency,
     check_body,
     check_lease,
     check_limit,
@@ -46,7 +50,8 @@ from qworker.brokers.base import (
     check_text,
     check_visibility,
 )
-from qworker.errors import AccessDenied, BrokerError, ConfigurationError, InvalidBrokerURL
+from qworker.brokers.throttle import Throttle
+from qworker.errors import AccessDenied, BrokerBusy, BrokerError, ConfigurationError, InvalidBrokerURL
 
 API_VERSION: Final = "2025-11-05"
 """The newest version of the protocol that emulators and sovereign clouds are known to take."""
@@ -87,6 +92,8 @@ class AzureBroker(Broker):
         self._call_timeout = call_timeout
         # No lock, which a fork could leave locked forever: a loop runs in one thread, and only it touches its entry.
         self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        self._throttles: dict[str, Throttle] = {}
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"
@@ -177,11 +184,33 @@ class AzureBroker(Broker):
         _progress.set(progress)
         try:
             async with asyncio.timeout(self._call_timeout):
-                return await call(self._connect())
+                answer = await call(self._connect())
         except Exception as error:  # noqa: BLE001 - the SDK raises anything over an answer that it can't read
+            self._note_failure(error, request)
             failure = translate(error, request, sent=progress.sent)
+        else:
+            self.throttle(request.queue).accepted(time.monotonic())
+            return answer
         # Out here, so that the SDK's error, with URLs and headers in it, is not even its context.
         raise failure
+
+    def throttle(self, queue: str) -> Throttle:
+        """Return what spaces the requests to a queue: the service's limits are each queue's own."""
+        if self._pid != os.getpid():
+            # A lock that another thread of the parent held at the fork would stay locked here for ever.
+            self._throttles, self._pid = {}, os.getpid()
+        throttle = self._throttles.get(queue)
+        return throttle or self._throttles.setdefault(queue, Throttle(time.monotonic()))
+
+    def _note_failure(self, error: Exception, request: Request) -> None:
+        refusal = refusal_of(error)
+        if refusal is None:
+            return
+        throttle = self.throttle(request.queue)
+        if refusal.overloaded:
+            throttle.refused(time.monotonic(), refusal.retry_after)
+        else:
+            throttle.accepted(time.monotonic())
 
     def _connect(self) -> "_Connections":
         loop = asyncio.get_running_loop()
@@ -203,6 +232,17 @@ class AzureQueue(Queue):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} of {self._broker.label}>"
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second that it is asked at most; see Queue.rate."""
+        return self._broker.throttle(self.name).rate
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
+        """Wait until there is room for another request; see Queue.admit."""
+        throttle = self._broker.throttle(self.name)
+        if throttle.rate is not None and not await throttle.admit(urgency, within):
+            raise BrokerBusy(f"{self._broker.label} is too busy for another request to {self.name!r}: none was sent")
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         """Add a message and return its id; see Queue.put."""

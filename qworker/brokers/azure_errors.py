@@ -75,6 +75,11 @@ class Refusal:
     """The service's error code; empty if the answer came from something in between."""
     retry_after: float | None
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether it is a matter of how much is asked, and not of what."""
+        return self.status in _OVERLOADED
+
     def __str__(self) -> str:
         return f"{self.status} {self.code}".rstrip()
 
@@ -90,7 +95,7 @@ def translate(error: Exception, request: Request, *, sent: bool) -> Exception:
     else leaves it open. The SDK's own classes don't tell: it calls a lost connection a ServiceRequestError too, "no
     request was sent". The result never holds the original: it has URLs with signatures and headers with keys.
     """
-    if (refusal := _refusal(error)) is not None:
+    if (refusal := refusal_of(error)) is not None:
         return _BY_CODE.get(refusal.code, _BY_STATUS.get(refusal.status, _refused))(request, refusal)
     if isinstance(error, ClientAuthenticationError):
         return AccessDenied(f"{request.account}: no credential to {request}: {_first_line(error)}")
@@ -101,7 +106,8 @@ def translate(error: Exception, request: Request, *, sent: bool) -> Exception:
     return error
 
 
-def _refusal(error: Exception) -> Refusal | None:
+def refusal_of(error: Exception) -> Refusal | None:
+    """Return what the service answered instead of doing it, or None if it did not answer that."""
     if not isinstance(error, HttpResponseError) or error.status_code is None:
         return None
     code = getattr(error, "error_code", None)  # a str-enum, a str, or not set
@@ -117,7 +123,9 @@ def _is_of_sign_in(error: HttpResponseError) -> bool:
 
 
 def _seconds(header: str | None) -> float | None:
-    return float(header) if header is not None and header.isascii() and header.isdigit() else None
+    if header is None or not header.isascii() or not header.isdigit():
+        return None
+    return min(float(header), _LONGEST_WAIT)
 
 
 def _lease_lost(request: Request, _: Refusal) -> QworkerError:
@@ -207,6 +215,9 @@ def _first_line(error: AzureError) -> str:
 
 _FIRST_ERROR: Final = 300
 _UNAUTHORIZED: Final = 401
+_OVERLOADED: Final = frozenset({429, 500, 502, 503, 504})
+_LONGEST_WAIT: Final = 60.0
+"""Seconds that a Retry-After is waited for at most: a mistaken header should not stop a worker for a day."""
 
 _Build = Callable[[Request, Refusal], QworkerError]
 _BY_CODE: Final[dict[str, _Build]] = {

@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -29,6 +31,7 @@ from azurite_server import connection_string
 from qworker.brokers import azure_errors
 from qworker.brokers.azure import AzureBroker, AzureQueue
 from qworker.brokers.azure_errors import Request, translate
+from qworker.brokers.base import Urgency
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -289,7 +292,9 @@ async def test_an_unknown_refusal_has_status_and_code(service: Service, broker: 
     assert "refused to put a message into 'mail' (400 OutOfRangeInput)" in str(await failure(CALLS["put"](broker)))
 
 
-@pytest.mark.parametrize(("header", "expected"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("header", "expected"), [("7", 7.0), ("86400", 60.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)]
+)
 async def test_busy_says_how_long_to_wait(
     service: Service, broker: AzureBroker, header: str, expected: float | None
 ) -> None:
@@ -341,6 +346,89 @@ async def test_a_firewall_looks_like_a_missing_right(service: Service, broker: A
     service.answer = refusal(403, "AuthorizationFailure")
     assert "permission 'p'" in str(await failure(CALLS["get"](broker)))
     assert "unless the account's firewall" in str(await failure(CALLS["get"](broker)))
+
+
+# What is too much
+
+
+async def overload(broker: AzureBroker, service: Service, answer: Answer, calls: int = 6) -> None:
+    service.answer = answer
+    for _ in range(calls):
+        await failure(CALLS["get"](broker))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(503, "ServerBusy"),
+        refusal(500, "OperationTimedOut"),
+        refusal(500, "InternalError"),
+        Answer(429),
+        Answer(502),
+        Answer(504),
+    ],
+    ids=lambda answer: str(answer.status),
+)
+async def test_a_queue_that_refuses_for_being_busy_is_throttled(
+    service: Service, broker: AzureBroker, answer: Answer
+) -> None:
+    await overload(broker, service, answer, calls=5)
+    few = broker.queue("mail").rate
+    await overload(broker, service, answer, calls=1)
+    assert (None, 10) == (few, broker.queue("mail").rate)
+    assert broker.queue("other").rate is None, "limits are each queue's own"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(404, "QueueNotFound"),
+        refusal(403, "AuthorizationFailure"),
+        refusal(400, "PopReceiptMismatch"),
+        Answer(501),
+        "hang up",
+        PUT_DONE,
+    ],
+    ids=["404", "403", "400", "501", "no-answer", "unreadable"],
+)
+async def test_what_has_other_reasons_says_nothing_about_a_limit(
+    service: Service, broker: AzureBroker, answer: Any
+) -> None:
+    service.answer = answer
+    for _ in range(20):
+        with suppress(BrokerError):
+            await CALLS["get"](broker)
+    assert broker.queue("mail").rate is None
+
+
+async def test_requests_beyond_a_rate_wait_for_room(service: Service, broker: AzureBroker) -> None:
+    mail = broker.queue("mail")
+    await mail.admit(Urgency.NEW_WORK, within=0)
+    await overload(broker, service, refusal(503, "ServerBusy"))
+    began = time.monotonic()
+    for _ in range(4):
+        await mail.admit(Urgency.NEW_WORK)
+    assert 0.3 - 0.01 <= time.monotonic() - began, "10 requests/s, one of them at once"
+
+
+async def test_retry_after_holds_back_all_but_renewals(service: Service, broker: AzureBroker) -> None:
+    mail = broker.queue("mail")
+    await overload(broker, service, refusal(503, "ServerBusy", **{"Retry-After": "7"}), calls=1)
+    for urgency in (Urgency.SETTLEMENT, Urgency.NEW_WORK):
+        with pytest.raises(BrokerBusy, match="too busy for another request to 'mail': none was sent"):
+            await mail.admit(urgency, within=0.05)
+    async with asyncio.timeout(5):
+        await mail.admit(Urgency.RENEWAL)
+    assert 1 == len(service.requests)
+
+
+async def test_a_forked_child_has_throttles_of_its_own(service: Service, broker: AzureBroker) -> None:
+    await overload(broker, service, refusal(503, "ServerBusy"))
+    broker.throttle("mail")._lock.acquire()  # as another thread may have done at the moment of the fork
+    child = os.fork()
+    if not child:
+        os._exit(broker.queue("mail").rate is not None)
+    assert (child, 0) == await asyncio.to_thread(os.waitpid, child, 0)
 
 
 # What becomes of a request
