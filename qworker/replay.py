@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from qworker.brokers.base import MAX_BATCH, Broker, Message
+from qworker.brokers.base import MAX_BATCH, Broker, Message, Urgency
 from qworker.engine.faultpoints import faultpoint
 from qworker.envelope import without_history
 from qworker.errors import (
@@ -87,18 +87,23 @@ class _Replay:
             self._came_back.append(message)
             return
         body = without_history(message.body if record is None else record.body)
-        self._put.add(await _patiently(lambda: self._put_once(body), until))
+        self._put.add(await _patiently(lambda: self._put_once(body, until), until))
         self.count += 1
         faultpoint("after-replay-put")
         with suppress(LeaseLost):  # another replay has it by now, and puts it back once more
-            await _patiently(lambda: self._poison.delete(message.id, message.receipt), until)
+            await _patiently(lambda: self._delete(message, until), until)
 
-    async def _put_once(self, body: str) -> str:
+    async def _put_once(self, body: str, until: float) -> str:
+        await self._queue.admit(Urgency.NEW_WORK, within=until - time.monotonic())
         try:
             return await self._queue.put(body)
         except QueueNotFound:
             await self._broker.create_queue(self._queue.name)
             return await self._queue.put(body)
+
+    async def _delete(self, message: Message, until: float) -> None:
+        await self._poison.admit(Urgency.SETTLEMENT, within=until - time.monotonic())
+        await self._poison.delete(message.id, message.receipt)
 
 
 def _record_in(body: str) -> PoisonRecord | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right
+from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right, Urgency
 from qworker.errors import QueueNotFound
 
 Answer = BaseException | Callable[[], Awaitable[Any]] | Any
@@ -20,6 +20,8 @@ class ScriptedQueue(Queue):
     def __init__(self, name: str = "work") -> None:
         self.name = name
         self.calls: list[tuple[Any, ...]] = []
+        self.admissions: list[tuple[Urgency, float | None]] = []
+        self.limit: float | None = None
         self._answers: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self._receipts = count(2)
 
@@ -28,6 +30,14 @@ class ScriptedQueue(Queue):
 
     def called(self, method: str) -> list[list[Any]]:
         return [arguments for name, *arguments in self.calls if name == method]
+
+    @property
+    def rate(self) -> float | None:
+        return self.limit
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
+        self.admissions.append((urgency, within))
+        await self._take("admit", otherwise=None)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return str(await self._answer("put", body, delay, ttl, otherwise="m1"))
@@ -57,6 +67,9 @@ class ScriptedQueue(Queue):
 
     async def _answer(self, method: str, *arguments: Any, otherwise: Any) -> Any:
         self.calls.append((method, *arguments))
+        return await self._take(method, otherwise=otherwise)
+
+    async def _take(self, method: str, *, otherwise: Any) -> Any:
         answers = self._answers[method]
         answer = answers.popleft() if answers else otherwise
         if isinstance(answer, BaseException):

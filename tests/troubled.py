@@ -17,7 +17,7 @@ from fault_proxy import FaultProxy
 from fault_rules import Rule
 from qworker import INJECTED, App, Backoff, Context
 from qworker.brokers.azure import AzureBroker
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue
+from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Urgency
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine.worker import Worker
 from qworker.errors import AnswerLost, BrokerBusy
@@ -145,6 +145,13 @@ class _LayeredQueue(Queue):
         self.name = queue.name
         self._queue = queue
         self._layer = layer
+
+    @property
+    def rate(self) -> float | None:
+        return self._queue.rate
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
+        await self._queue.admit(urgency, within=within)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return str(await self._layer.call("put", lambda: self._queue.put(body, delay=delay, ttl=ttl)))

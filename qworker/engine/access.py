@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right
+from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right, Urgency
 from qworker.errors import AccessDenied, LeaseLost, MessageTooLarge, QueueBeingDeleted, QueueNotFound, QworkerError
 
 T = TypeVar("T")
@@ -164,6 +164,15 @@ class GuardedQueue(Queue):
         self.name = queue.name
         self._queue = queue
         self._access = access
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second that it is asked at most."""
+        return self._queue.rate
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
+        """Wait until there is room for another request."""
+        await self._queue.admit(urgency, within=within)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         """Add a message and return its id."""

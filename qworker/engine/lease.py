@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from qworker.brokers.base import Message, Queue
+from qworker.brokers.base import Message, Queue, Urgency
 from qworker.engine.faultpoints import faultpoint, faultpoint_soon
 from qworker.engine.watch import LoopWatch
 from qworker.errors import AnswerLost, LeaseLost
@@ -49,6 +49,7 @@ class Lease:
 
     async def renew(self) -> None:
         """Begin the lease's length anew; does nothing while it is being settled, or after. Raises BrokerError."""
+        await self._admitted(Urgency.RENEWAL)
         if self._turn.try_take():
             try:
                 if not (self._settled or self._unanswered):
@@ -118,6 +119,8 @@ class Lease:
 
     @asynccontextmanager
     async def _settling(self) -> AsyncIterator[None]:
+        if not self.lost:
+            await self._admitted(Urgency.SETTLEMENT)  # without its turn: the keeper may renew it meanwhile
         async with self._turn:
             if self._settled:
                 raise LeaseLost(self.message_id)
@@ -125,6 +128,9 @@ class Lease:
                 self.lose()
                 raise LeaseLost(self.message_id)
             yield
+
+    async def _admitted(self, urgency: Urgency) -> None:
+        await self.queue.admit(urgency, within=self.deadline - time.monotonic())
 
     async def _update(self, visibility: int, body: str | None, *, within: float) -> None:
         began = time.monotonic()

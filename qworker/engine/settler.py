@@ -1,13 +1,14 @@
 """Applies an action through the lease: the thin layer behind decide()."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Final
 
-from qworker.brokers.base import Broker, check_body
+from qworker.brokers.base import Broker, Urgency, check_body
 from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.faultpoints import faultpoint
@@ -96,7 +97,8 @@ class Settler:
             task=attempt.job.task if attempt else None,
         )
         try:
-            await _persist(lambda: self._put_poison(record), seconds=min(_POISON_TRIES, lease.length / 2))
+            patience = min(_POISON_TRIES, lease.length / 2)
+            await _persist(lambda: self._put_poison(record, within=patience), seconds=patience, while_busy=patience)
         except BrokerError:
             body = _given_up_body(attempt, failure) if attempt else None
             await _persist(lambda: lease.reappear(lease.length, body=body), seconds=lease.length / 2)
@@ -105,9 +107,10 @@ class Settler:
         await _persist(lease.complete, seconds=lease.length)
         faultpoint("after-poison-delete")
 
-    async def _put_poison(self, record: PoisonRecord) -> None:
+    async def _put_poison(self, record: PoisonRecord, *, within: float) -> None:
         queue = self.broker.queue(poison_queue_of(record.queue))
         body = encode_poison(record, self.encoding)
+        await queue.admit(Urgency.SETTLEMENT, within=within)
         try:
             await queue.put(body)
         except QueueNotFound:
@@ -136,16 +139,22 @@ def _given_up_body(attempt: Attempt, failure: Failure) -> str | None:
         return None  # the job is run again, or its record will say in general that it was
 
 
-async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float) -> None:
-    """Try a call again and again for some seconds, unless it is refused for good."""
-    until = time.monotonic() + seconds
-    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float, while_busy: float = math.inf) -> None:
+    """Try a call again and again for some seconds, unless it is refused for good.
+
+    A broker that is too busy says that nothing was done; by itself, that ends only with the lease, or *while_busy*.
+    """
+    began = time.monotonic()
+    pauses = chain(_PAUSES, repeat(_PAUSES[-1]))
+    while True:
         try:
             await call()
         except (BrokerBusy, BrokerUnavailable, AnswerLost, Suspended) as error:
             if isinstance(error, Suspended) and error.missing:
                 raise
-            if time.monotonic() + pause >= until:
+            is_busy = isinstance(error, BrokerBusy)
+            pause = _PAUSES[0] if is_busy else next(pauses)  # what comes next to a busy queue, its admission decides
+            if time.monotonic() + pause >= began + (while_busy if is_busy else seconds):
                 raise
         else:
             return

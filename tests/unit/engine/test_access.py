@@ -1,6 +1,7 @@
 import pytest
 
 from doubles import ScriptedBroker
+from qworker.brokers.base import Urgency
 from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.errors import AccessDenied, BrokerBusy, LeaseLost
 
@@ -189,3 +190,11 @@ async def test_a_right_that_is_checked_is_known_to_be_missing() -> None:
         await queue.update("m1", "r1", visibility=60)
     assert not caught.value.everywhere
     assert [] == broker.queue("work").called("update")
+
+
+async def test_a_guarded_queue_has_the_rate_and_the_room_of_the_one_within() -> None:
+    broker = ScriptedBroker()
+    queue, within = GuardedBroker(broker, Access()).queue("work"), broker.queue("work")
+    within.limit = 95.0
+    await queue.admit(Urgency.SETTLEMENT, within=3)
+    assert (95.0, [(Urgency.SETTLEMENT, 3)]) == (queue.rate, within.admissions)

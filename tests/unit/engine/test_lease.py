@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from doubles import ScriptedQueue, message, until
+from qworker.brokers.base import Urgency
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.watch import LoopWatch
@@ -276,6 +277,48 @@ async def test_a_refusal_keeps_the_lease(lease: Lease, queue: ScriptedQueue) -> 
     assert not lease.lost
     await lease.renew()
     assert "r1" == queue.calls[-1][2]
+
+
+async def test_a_settlement_waits_for_room_without_the_leases_turn(lease: Lease, queue: ScriptedQueue) -> None:
+    go = asyncio.Event()
+    queue.will("admit", held_until(go))
+    completing = asyncio.create_task(lease.complete())
+    await until(lambda: queue.admissions)
+    await lease.renew()
+    go.set()
+    await completing
+    assert [("update", "m1", "r1", 60, None), ("delete", "m1", "r2")] == queue.calls
+    assert [Urgency.SETTLEMENT, Urgency.RENEWAL] == [urgency for urgency, _ in queue.admissions]
+
+
+@pytest.mark.parametrize("act", [lambda lease: lease.renew(), lambda lease: lease.reappear(3), Lease.complete])
+async def test_what_found_no_room_was_not_sent_and_leaves_no_doubt(
+    lease: Lease, queue: ScriptedQueue, act: Callable[[Lease], Awaitable[None]]
+) -> None:
+    queue.will("admit", BrokerBusy("no room"))
+    with pytest.raises(BrokerBusy):
+        await act(lease)
+    assert [] == queue.calls
+    await lease.renew()
+    queue.will("delete", LeaseLost("m1"))
+    await lease.complete()  # the receipt is known to be the newest, so the message is gone
+    assert not lease.lost
+
+
+async def test_room_is_waited_for_no_longer_than_the_lease_lasts(lease: Lease, queue: ScriptedQueue) -> None:
+    await lease.renew()
+    lease.deadline = time.monotonic() + 7
+    await lease.save("body")
+    for (_, within), longest in zip(queue.admissions, (60, 7), strict=True):
+        assert within is not None
+        assert longest - 1 < within <= longest
+
+
+async def test_a_lease_that_is_lost_needs_no_room(lease: Lease, queue: ScriptedQueue) -> None:
+    lease.deadline = 0
+    with pytest.raises(LeaseLost):
+        await lease.complete()
+    assert [] == queue.admissions
 
 
 # Its keeper

@@ -8,7 +8,7 @@ import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue, message
 from qworker import App
-from qworker.brokers.base import MAX_BODY_BYTES
+from qworker.brokers.base import MAX_BODY_BYTES, Urgency
 from qworker.engine import settler as settler_module
 from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
@@ -364,6 +364,36 @@ async def test_trying_ends_with_the_lease(settler: Settler, queue: ScriptedQueue
     with pytest.raises(LeaseLost):
         await settler.settle(attempt, Delete())
     assert 5 < len(queue.calls) < 1000
+
+
+@pytest.mark.parametrize("failure", [BrokerUnavailable("down"), AnswerLost("?")])
+async def test_what_may_be_wrong_for_long_is_tried_for_the_length_of_a_lease(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, failure: BrokerError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt.lease, "length", 0.05)
+    queue.will("delete", *[failure] * 1_000_000)
+    with pytest.raises(type(failure)):
+        await settler.settle(attempt, Delete())
+
+
+async def test_a_broker_that_is_only_too_busy_is_tried_as_long_as_the_lease_is_kept(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt.lease, "length", 0.05)
+    queue.will("delete", *[BrokerBusy("503")] * 200)
+    await settler.settle(attempt, Delete())
+    assert 201 == len(queue.calls)
+
+
+async def test_room_in_a_poison_queue_is_waited_for_no_longer_than_it_is_tried(
+    settler: Settler, attempt: Attempt, queue: ScriptedQueue, poison: ScriptedQueue
+) -> None:
+    poison.will("admit", *[BrokerBusy("no room")] * 1000)
+    with pytest.raises(BrokerBusy):
+        await settler.settle(attempt, Poison(WHY))
+    assert {(Urgency.SETTLEMENT, 0.2)} == set(poison.admissions)
+    assert [] == poison.calls
+    assert ["update"] == [method for method, *_ in queue.calls]
 
 
 # Checkpoints
