@@ -1,10 +1,11 @@
 """From jobs to messages in a queue: what a producer does."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from qworker.brokers.base import Broker, Queue, check_body
+from qworker.brokers.base import Broker, Queue, Urgency, check_body
 from qworker.envelope import Encoding, encode
 from qworker.errors import (
     AccessDenied,
@@ -22,9 +23,10 @@ from qworker.job import Job
 from qworker.task import Sending
 
 _PAUSES: Final = (0.1, 0.5, 2.0)
-"""Seconds before each further try of a put that was refused for now, or not answered."""
+"""Seconds before each further try of a put that was not done, or not answered."""
+_PATIENCE: Final = 30.0
+"""Seconds that a put is tried for at least while the broker is too busy: it then says that nothing was done."""
 _LONGEST_PAUSE: Final = 10.0
-_MAY_PASS: Final = (AnswerLost, BrokerBusy, BrokerUnavailable)
 _AT_ONCE: Final = 64
 """Puts under way at the same time when many jobs are enqueued."""
 
@@ -85,19 +87,20 @@ class Enqueuer:
             raise PartlyEnqueued(accepted, uncertain, refused, reasons[0]) from reasons[0]
 
     async def _put(self, queue: Queue, job: Job, body: str, sending: Sending) -> None:
-        maybe_done = False
-        for pause in (*_PAUSES, None):
+        retries = _Retries()
+        while True:
             try:
+                await queue.admit(Urgency.NEW_WORK, within=retries.seconds_left)
                 await self._put_once(queue, body, sending)
             except BrokerError as error:
-                maybe_done = maybe_done or isinstance(error, AnswerLost)
-                if pause is None or not isinstance(error, _MAY_PASS):
-                    if maybe_done:
+                pause = retries.pause_after(error)
+                if pause is None:
+                    if retries.maybe_done:
                         raise EnqueueUncertain(job.id, job.task) from error
                     raise
-                await asyncio.sleep(_wait(error, pause))
             else:
                 return
+            await asyncio.sleep(pause)
 
     async def _put_once(self, queue: Queue, body: str, sending: Sending) -> None:
         try:
@@ -110,6 +113,24 @@ class Enqueuer:
             await queue.put(body, delay=sending.delay, ttl=sending.ttl)
 
 
-def _wait(error: QworkerError, pause: float) -> float:
-    asked = error.retry_after if isinstance(error, BrokerBusy) else None
-    return pause if asked is None else min(asked, _LONGEST_PAUSE)
+class _Retries:
+    """How often one put is tried again, and when."""
+
+    def __init__(self) -> None:
+        self.maybe_done = False
+        """Whether a try may have been applied."""
+        self._until = time.monotonic() + _PATIENCE
+        self._pauses = iter(_PAUSES)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long a broker may be too busy from now on."""
+        return self._until - time.monotonic()
+
+    def pause_after(self, error: BrokerError) -> float | None:
+        """Return the seconds to wait before the next try; None if there is to be none."""
+        self.maybe_done = self.maybe_done or isinstance(error, AnswerLost)
+        if isinstance(error, BrokerBusy):
+            pause = _PAUSES[0] if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
+            return pause if pause < self.seconds_left else None
+        return next(self._pauses, None) if isinstance(error, AnswerLost | BrokerUnavailable) else None

@@ -4,7 +4,7 @@ import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue
 from qworker import enqueue as enqueue_module
-from qworker.brokers.base import MAX_BODY_BYTES
+from qworker.brokers.base import MAX_BODY_BYTES, Urgency
 from qworker.enqueue import Enqueuer
 from qworker.envelope import decode, encode
 from qworker.errors import (
@@ -30,6 +30,7 @@ SENDING = Sending("mail", delay=5, ttl=60)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enqueue_module, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(enqueue_module, "_PATIENCE", 0.5)
 
 
 @pytest.fixture
@@ -102,14 +103,42 @@ async def test_a_producer_may_have_no_right_to_create_a_queue(
         await put(enqueuer, JOB)
 
 
-@pytest.mark.parametrize("refusal", [BrokerBusy("503"), BrokerUnavailable("down")])
-async def test_what_was_not_done_is_tried_again(enqueuer: Enqueuer, queue: ScriptedQueue, refusal: BrokerError) -> None:
-    queue.will("put", refusal, refusal, refusal)
+async def test_what_was_not_done_is_tried_again(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    down = BrokerUnavailable("down")
+    queue.will("put", down, down, down)
     await put(enqueuer, JOB)
     assert 4 == len(queue.calls)
-    queue.will("put", *[refusal] * 4)
-    with pytest.raises(type(refusal)):
+    queue.will("put", *[down] * 4)
+    with pytest.raises(BrokerUnavailable):
         await put(enqueuer, JOB)
+
+
+async def test_a_broker_that_is_too_busy_is_tried_for_longer(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    queue.will("put", *[BrokerBusy("503")] * 20)
+    await put(enqueuer, JOB)
+    assert 21 == len(queue.calls)
+
+
+async def test_a_broker_that_stays_too_busy_is_given_up(
+    enqueuer: Enqueuer, queue: ScriptedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enqueue_module, "_PATIENCE", 0.02)
+    queue.will("put", *[BrokerBusy("503")] * 1_000_000)
+    with pytest.raises(BrokerBusy):
+        await put(enqueuer, JOB)
+    assert len(queue.calls) > 4
+
+
+async def test_room_for_a_put_is_waited_for_no_longer_than_for_the_put(
+    enqueuer: Enqueuer, queue: ScriptedQueue
+) -> None:
+    queue.will("admit", BrokerBusy("no room"))
+    await put(enqueuer, JOB)
+    assert [Urgency.NEW_WORK] * 2 == [urgency for urgency, _ in queue.admissions]
+    for _, within in queue.admissions:
+        assert within is not None
+        assert 0 < within <= 0.5
+    assert 1 == len(queue.calls)
 
 
 async def test_retry_after_is_waited_for(
@@ -121,6 +150,7 @@ async def test_retry_after_is_waited_for(
         waits.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(enqueue_module, "_PATIENCE", 30.0)
     queue.will("put", BrokerBusy("503", retry_after=7), BrokerBusy("503", retry_after=700), BrokerBusy("503"))
     await put(enqueuer, JOB)
     assert [7, 10, 0] == waits
@@ -133,8 +163,11 @@ async def test_a_lost_answer_is_tried_again(enqueuer: Enqueuer, queue: ScriptedQ
 
 
 @pytest.mark.parametrize("last", [AnswerLost("?"), BrokerBusy("503"), BrokerUnavailable("down")])
-async def test_uncertainty_is_told_with_the_job_id(enqueuer: Enqueuer, queue: ScriptedQueue, last: BrokerError) -> None:
-    queue.will("put", AnswerLost("?"), last, last, last)
+async def test_uncertainty_is_told_with_the_job_id(
+    enqueuer: Enqueuer, queue: ScriptedQueue, last: BrokerError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enqueue_module, "_PATIENCE", 0.02)
+    queue.will("put", AnswerLost("?"), *[last] * 1_000_000)
     with pytest.raises(EnqueueUncertain, match="job j1 may or may not be queued") as caught:
         await put(enqueuer, JOB)
     assert ("j1", "mail.send") == (caught.value.job_id, caught.value.task)
