@@ -219,6 +219,23 @@ class PollRecovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueThrottled:
+    """A queue refuses more than it is asked now: requests to it are spaced."""
+
+    queue: str
+    rate: float
+    """Requests a second, of this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUnthrottled:
+    """A queue takes all that it is asked again."""
+
+    queue: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorStarted:
     """Several worker processes are kept running from now on."""
 
@@ -262,6 +279,8 @@ Event = (
     | RenewalFailed
     | PollFailed
     | PollRecovered
+    | QueueThrottled
+    | QueueUnthrottled
     | WorkerStarted
     | WorkerStopping
     | WorkerStopped

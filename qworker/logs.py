@@ -112,6 +112,10 @@ def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
         case events.PollFailed() | events.PollRecovered() | events.RightMissing() | events.RenewalFailed():
             level, name, fields = _queue_line(event)
             return level, name, {"queue": event.queue} | fields
+        case events.QueueThrottled():
+            return "warning", "queue.throttled", {"queue": event.queue, "rate": f"{event.rate:.0f}/s"}
+        case events.QueueUnthrottled():
+            return "info", "queue.unthrottled", {"queue": event.queue, "after": f"{event.seconds:.0f}s"}
         case events.SupervisorStarted():
             return "info", "supervisor.started", {"processes": event.processes, "reload": event.reload}
         case events.ProcessDied():

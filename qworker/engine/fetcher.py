@@ -5,10 +5,11 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from qworker.brokers.base import MAX_BATCH, Message, Queue
+from qworker.brokers.base import MAX_BATCH, Message, Queue, Urgency
 from qworker.engine.access import Suspended
+from qworker.engine.rates import RateReport
 from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable, QueueNotFound, text_of
 from qworker.events import Event, PollFailed, PollRecovered
 
@@ -51,14 +52,17 @@ Deliver = Callable[[Queue, list[Message], float], None]
 class _Poll:
     """One queue and when to ask it next."""
 
-    def __init__(self, queue: Queue, weight: int) -> None:
+    def __init__(self, queue: Queue, weight: int, report: RateReport) -> None:
         self.queue = queue
         self.weight = weight
+        self.report = report
         self.due = 0.0
         self.under_way = 0
         self.full = False
         self.rest = 0.0
         self.failing_since: float | None = None
+        self.told = False
+        """Whether its failing was."""
 
     def ready(self, now: float) -> bool:
         if self.under_way:
@@ -77,13 +81,15 @@ class Fetcher:
         deliver: Deliver,
         emit: Callable[[Event], None],
     ) -> None:
-        self._polls = [_Poll(queue, weight) for queue, weight in queues.items()]
+        self._polls = [_Poll(queue, weight, RateReport(queue, emit)) for queue, weight in queues.items()]
         self._room = room
         self._pace = pace
         self._deliver = deliver
         self._emit = emit
         self._answered = asyncio.Event()
         self._gets: set[asyncio.Task[None]] = set()
+        self._held_back: set[asyncio.Task[Any] | None] = set()
+        """Those that wait until their queue has room for them."""
 
     async def run(self) -> None:
         """Fetch until cancelled; a get under way is then waited for, as its messages are leased already."""
@@ -91,6 +97,8 @@ class Fetcher:
             while True:
                 await self._step()
         finally:
+            for get in self._gets & self._held_back:
+                get.cancel()
             if self._gets:
                 await asyncio.wait(self._gets)
 
@@ -125,9 +133,10 @@ class Fetcher:
         task.add_done_callback(self._gets.discard)
 
     async def _get(self, poll: _Poll, limit: int) -> None:
-        began = time.monotonic()
         messages: list[Message] | None = None
         try:
+            await self._admitted(poll.queue)
+            began = time.monotonic()
             messages = await poll.queue.get(limit, visibility=self._pace.lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the worker goes on
             self._failed(poll, error)
@@ -135,17 +144,26 @@ class Fetcher:
             self._succeeded(poll, len(messages), limit)
         finally:
             poll.under_way -= 1
+            poll.report.look()
             self._room.unreserve(limit)
             self._answered.set()
         # One empty answer of several says nothing: another may be on its way with all there was.
         if messages or (messages is not None and not poll.under_way):
             self._deliver(poll.queue, messages, began)
 
+    async def _admitted(self, queue: Queue) -> None:
+        get = asyncio.current_task()
+        self._held_back.add(get)
+        try:
+            await queue.admit(Urgency.NEW_WORK)
+        finally:
+            self._held_back.discard(get)
+
     def _succeeded(self, poll: _Poll, count: int, limit: int) -> None:
         now = time.monotonic()
-        if poll.failing_since is not None:
+        if poll.failing_since is not None and poll.told:
             self._emit(PollRecovered(queue=poll.queue.name, seconds=now - poll.failing_since))
-            poll.failing_since = None
+        poll.failing_since, poll.told = None, False
         poll.full = count == limit
         if poll.full:
             poll.rest = 0.0
@@ -167,6 +185,9 @@ class Fetcher:
         elif isinstance(error, BrokerBusy) and error.retry_after is not None:
             pause = max(pause, error.retry_after)
         poll.due = now + pause
+        if since is None and isinstance(error, BrokerBusy) and poll.queue.rate is not None:
+            return  # a single get that is refused is how a limit is kept to
+        poll.told = True
         self._emit(
             PollFailed(
                 queue=poll.queue.name,

@@ -101,6 +101,18 @@ LINES = [
         {"queue": "mail", "after": "61.0s"},
     ),
     (
+        events.QueueThrottled(queue="mail", rate=94.6),
+        "warning",
+        "queue.throttled",
+        {"queue": "mail", "rate": "95/s"},
+    ),
+    (
+        events.QueueUnthrottled(queue="mail", seconds=61.2),
+        "info",
+        "queue.unthrottled",
+        {"queue": "mail", "after": "61s"},
+    ),
+    (
         events.RightMissing(queue="mail", right="update", reason="403"),
         "error",
         "right.missing",

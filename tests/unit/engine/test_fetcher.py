@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from doubles import ScriptedQueue, message, until
-from qworker.brokers.base import Message, Queue
+from qworker.brokers.base import Message, Queue, Urgency
 from qworker.engine import fetcher as fetcher_module
 from qworker.engine.fetcher import Fetcher, Pace
 from qworker.errors import AccessDenied, BrokerBusy, BrokerUnavailable
-from qworker.events import Event, PollFailed, PollRecovered
+from qworker.events import Event, PollFailed, PollRecovered, QueueUnthrottled
 from qworker.testing import EventRecorder
 
 
@@ -236,6 +236,56 @@ async def test_busy_without_a_time_is_like_any_failure() -> None:
     async with fetching({queue: 1}, room, Deliveries(), recorder):
         failed = await recorder.wait_for(PollFailed)
     assert 0.125 <= failed.retry_in <= 0.25
+
+
+async def test_a_lease_begins_after_room_was_waited_for() -> None:
+    queue, room, deliver = ScriptedQueue(), Room(4), Deliveries()
+    admitted = list[float]()
+
+    async def after_a_while() -> None:
+        await asyncio.sleep(0.02)
+        admitted.append(time.monotonic())
+
+    queue.will("admit", after_a_while)
+    queue.will("get", batch(1))
+    async with fetching({queue: 1}, room, deliver):
+        await deliver.wait(1)
+    assert deliver.all[0][2] >= admitted[0]
+    assert (Urgency.NEW_WORK, None) == queue.admissions[0]
+
+
+async def test_a_get_that_waits_for_room_is_not_sent_any_more_at_the_end() -> None:
+    held_back, other, room, deliver = ScriptedQueue("held"), ScriptedQueue("other"), Room(8), Deliveries()
+    held_back.will("admit", held(asyncio.Event(), []))
+    async with fetching({held_back: 1, other: 1}, room, deliver) as task:
+        await until(lambda: held_back.admissions)
+        await deliver.wait(1)  # the other queue is not held back with it
+        task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait([task])
+    assert [] == held_back.calls
+    assert 0 == room.reserved
+
+
+async def test_a_single_refused_get_of_a_queue_at_its_limit_is_not_worth_a_word() -> None:
+    queue, room, deliver, recorder = ScriptedQueue(), Room(4), Deliveries(), EventRecorder()
+    queue.limit = 100.0
+    busy = BrokerBusy("throttled")
+    queue.will("get", busy, batch(1), busy, busy, batch(1))
+    async with fetching({queue: 1}, room, deliver, recorder):
+        await recorder.wait_for(PollRecovered)
+    assert 2 == len([count for _, count, _ in deliver.all if count])
+    assert [PollFailed, PollRecovered] == [type(event) for event in recorder.events]
+
+
+async def test_a_rate_is_told_of() -> None:
+    queue, room, recorder = ScriptedQueue(), Room(4), EventRecorder()
+    queue.limit = 100.0
+    async with fetching({queue: 1}, room, Deliveries(), recorder):
+        await until(lambda: len(queue.calls) > 2)
+        queue.limit = None
+        unthrottled = await recorder.wait_for(QueueUnthrottled)
+    assert "work" == unthrottled.queue
 
 
 async def test_access_denied_is_not_asked_again_soon() -> None:
