@@ -120,6 +120,11 @@ class FaultProxy:
         return [seen for seen in self.log if seen.operation == operation and queue in (None, seen.queue)]
 
     @property
+    def thread_id(self) -> int:
+        """Its thread's number in the kernel; 0 before it runs."""
+        return self._thread.native_id or 0
+
+    @property
     def open_connections(self) -> int:
         return len(self._clients)
 

@@ -14,11 +14,14 @@ import pytest
 import forking
 from explanations import Line
 from fault_report import Fault
+from proc import is_alive
 from qworker.task import Task
 from stage import Stage, wait_until
 from watched import Watched
 
-LEASE: Final = 2
+LEASE: Final = 4
+UNTRACED: Final = {"COVERAGE_PROCESS_CONFIG": ""}
+"""Each child would write down what was covered."""
 CAME_BACK: Final = 1
 CODES: Final = {"leave": 7, "target": 0, "preexec": 0, "terminate": -signal.SIGTERM}
 """The exit codes of children that don't come back from their handler."""
@@ -42,7 +45,7 @@ def test_what_a_handler_forks_is_no_worker(watched: Watched, fault: Fault, tmp_p
     """Its children come back while it runs, and after its death, while it runs elsewhere."""
     stage = watched.stage
     go, back, done = (tmp_path / name for name in ("go", "back", "done"))
-    environment = {"GO": str(go), "BACK": str(back), "DONE": str(done)}
+    environment = UNTRACED | {"GO": str(go), "BACK": str(back), "DONE": str(done)}
     worker = stage.worker("-c", "32", "--lease", str(LEASE), app="forking", env=environment)
     calls = [(task, then) for then, tasks in MISBEHAVING.items() for task in tasks]
     ends = {stage.enqueue(task, n, then).id: CODES.get(then, CAME_BACK) for n, (task, then) in enumerate(calls)}
@@ -107,7 +110,3 @@ def wait_for(stage: Stage, what: str, jobs: set[str], each: int = 1) -> list[Lin
 
     lines: list[Line] = wait_until(found, what=what)
     return lines
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()

@@ -13,6 +13,7 @@ import pytest
 
 import freezing
 from fault_report import Fault
+from proc import family
 from qworker.task import Task
 from stage import Stage, WorkerProcess, wait_until
 from watched import Watched
@@ -26,10 +27,16 @@ def test_a_frozen_worker_deletes_nothing_that_it_lost(watched: Watched, fault: F
     """Supervisor, workers and their children; what they had runs elsewhere when they go on."""
     stage, done = watched.stage, tmp_path / "done"
     worker = start(stage, done, "-p", "2", "-c", "2")
-    # The handlers of the first three have ended before their worker can know; the last is told.
-    made = {stage.enqueue(task, n, 1.0 * LEASE).id for n, task in enumerate(TASKS)}
-    made.add(stage.enqueue(freezing.on_loop, 3, 60.0).id)
-    wait_until(lambda: len(stage.history.lines()) == len(made), what="the starts")
+    # The first is told that it lost its lease; the handlers of the others have ended before their worker can know.
+    made: set[str] = set()
+    for task, seconds in (
+        (freezing.on_loop, 60),
+        (freezing.in_child, 2),
+        (freezing.in_thread, 2),
+        (freezing.on_loop, 2),
+    ):
+        made.add(stage.enqueue(task, len(made), float(seconds * LEASE)).id)
+        wait_until(lambda: len(stage.history.lines()) == len(made), what="its start")
     with frozen(stage, family(worker.process.pid)):
         began = time.monotonic()
         other = start(stage, done, "-c", "8")
@@ -47,7 +54,8 @@ def test_a_frozen_worker_deletes_nothing_that_it_lost(watched: Watched, fault: F
         freeze_some(stage, worker, fault.random)
     verdict = stage.verdict()
     executions = Counter(verdict.executions.values())
-    fault.did(f"supervisor and two workers frozen for 3 L; random ones of them for 0.5 L to 3 L, {rounds} times")
+    fault.did("supervisor, two workers and their children frozen for 3 L")
+    fault.did(f"random ones of them frozen for 0.5 L to 3 L, rounds: {rounds}")
     fault.saw(
         f"{left} of {len(made)} messages still there after all leases were lost; "
         f"of {executions.total()} jobs, {executions[2]} were executed twice, none more often"
@@ -95,20 +103,6 @@ def frozen(stage: Stage, pids: Iterable[int]) -> Iterator[None]:
         for pid in pids:
             with suppress(ProcessLookupError):  # a child whose worker went on before it, and ended it
                 stage.kill(pid, signal.SIGCONT)
-
-
-def family(pid: int) -> set[int]:
-    """Return the ids of a process and all that descend from it."""
-    parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended meanwhile
-            continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def assert_each_settled_once_by_its_last(watched: Watched) -> None:
