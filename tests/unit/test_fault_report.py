@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from faults.statements import STATEMENTS
+
 pytest_plugins = ["pytester"]
 
 SUITE = """
@@ -74,3 +76,12 @@ def test_a_fault_without_a_test_does_not_hold(suite: pytest.Pytester) -> None:
 def test_the_seed_of_a_test_follows_from_that_of_the_run(suite: pytest.Pytester) -> None:
     seeds = [set(re.findall(r"seed (\d+): again", run(suite, "-k", "fails", "--seed", "7")[1])) for _ in range(2)]
     assert seeds[0] == seeds[1] != set()
+
+
+def test_every_statement_has_a_test() -> None:
+    folders = [Path(__file__).parents[1] / name for name in ("faults", "unit", "integration", "contract")]
+    tests = "".join(file.read_text() for folder in folders for file in folder.rglob("test_*.py"))
+    tested = {int(number) for marks in re.findall(r"\bmark\.fault\(([\d, ]+)\)", tests) for number in marks.split(",")}
+    stated = {number for group in STATEMENTS.values() for number in group}
+    assert set(range(1, 55)) == stated
+    assert set() == stated - tested
