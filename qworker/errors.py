@@ -20,6 +20,7 @@
         ├── AccessDenied
         ├── BrokerBusy            refused for now: nothing was done
         ├── BrokerUnavailable     never reached: nothing was done
+        ├── BrokerFull            no room on its disk: nothing was done
         ├── AnswerLost            sent, but not answered: it may have been done
         ├── BrokerRefused         refused for another reason
         └── BrokerUnusable        the broker's file can't be used as it is
@@ -159,6 +160,10 @@ class BrokerBusy(BrokerError):
 
 class BrokerUnavailable(BrokerError):
     """The broker was never reached; nothing was done."""
+
+
+class BrokerFull(BrokerError):
+    """The broker's disk has no room; nothing was done."""
 
 
 class AnswerLost(BrokerError):

@@ -13,6 +13,7 @@ from qworker.errors import (
     AnswerLost,
     BrokerBusy,
     BrokerError,
+    BrokerFull,
     BrokerUnavailable,
     InvalidEnvelope,
     LeaseLost,
@@ -119,7 +120,7 @@ async def _patiently(call: Callable[[], Awaitable[T]], until: float | None = Non
     for pause in _PAUSES:
         try:
             return await call()
-        except (BrokerBusy, BrokerUnavailable, AnswerLost) as error:
+        except (BrokerBusy, BrokerFull, BrokerUnavailable, AnswerLost) as error:
             asked = error.retry_after if isinstance(error, BrokerBusy) else None
             rest = pause if asked is None else asked
             if until is not None and time.monotonic() + rest >= until:

@@ -37,9 +37,9 @@ class SqliteBroker(Broker):
     """Queues in the file *path*, made when it isn't there; without a path, in this object's memory.
 
     Every call may raise BrokerUnusable (the file is corrupt, another program's, out of reach or on a network file
-    system; it was not touched), BrokerBusy (another process held its lock for a minute, or the disk is full; nothing
-    was done), BrokerUnavailable (an I/O error; nothing was done), AnswerLost (an I/O error at the end of a transaction;
-    it may have been done), or BrokerRefused.
+    system; it was not touched), BrokerBusy (another process held its lock for a minute; nothing was done), BrokerFull
+    (nothing was done), BrokerUnavailable (an I/O error; nothing was done), AnswerLost (an I/O error at the end of a
+    transaction; it may have been done), or BrokerRefused.
     """
 
     def __init__(self, path: str | Path | None, *, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -5,7 +5,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnusable
+from qworker.errors import (
+    AnswerLost,
+    BrokerBusy,
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    BrokerUnusable,
+)
 
 APPLICATION_ID: Final = 0x716A6F62
 """Marks a file as ours in its header: the letters "qjob"."""
@@ -72,7 +80,7 @@ def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> 
     code = primary_code(error)
     if is_full(error):
         hint = " (the disk may be full, or a quota used up)" if code == sqlite3.SQLITE_IOERR else ""
-        return BrokerBusy(f"{label}: {error}{hint}")
+        return BrokerFull(f"{label}: {error}{hint}")
     if code == sqlite3.SQLITE_IOERR:
         text = f"{label}: {error} ({error.sqlite_errorname})"
         return AnswerLost(text) if committing else BrokerUnavailable(text)

@@ -17,6 +17,7 @@ from qworker.errors import (
     AnswerLost,
     BrokerBusy,
     BrokerError,
+    BrokerFull,
     BrokerUnavailable,
     InvalidArguments,
     MessageTooLarge,
@@ -149,7 +150,7 @@ async def _persist(call: Callable[[], Awaitable[None]], *, seconds: float, while
     while True:
         try:
             await call()
-        except (BrokerBusy, BrokerUnavailable, AnswerLost, Suspended) as error:
+        except (BrokerBusy, BrokerFull, BrokerUnavailable, AnswerLost, Suspended) as error:
             if isinstance(error, Suspended) and error.missing:
                 raise
             is_busy = isinstance(error, BrokerBusy)

@@ -1,17 +1,15 @@
 """A producer that does as it is told, one JSON line each way: [n, seconds], or null to close its broker.
 
-Usage: python producer.py QUEUE [PAUSE…], the pauses in seconds before it tries again, instead of its own.
+Usage: python producer.py QUEUE
 """
 
 import json
 import sys
 
 from jobs import app, rest
-from qworker import QworkerError, enqueue
+from qworker import QworkerError
 
-queue, *pauses = sys.argv[1:]
-if pauses:
-    enqueue._PAUSES = tuple(map(float, pauses))  # type: ignore[assignment, misc]
+[queue] = sys.argv[1:]
 for line in sys.stdin:
     call = json.loads(line)
     answer: dict[str, str] = {}

@@ -25,6 +25,7 @@ from qworker.errors import (
     AnswerLost,
     BrokerBusy,
     BrokerError,
+    BrokerFull,
     BrokerRefused,
     BrokerUnavailable,
     BrokerUnusable,
@@ -723,7 +724,7 @@ class TestFullDisk:
             puts = [asyncio.create_task(queue.put("x" * 3000)) for _ in range(10)]
             await asyncio.sleep(0.05)
         outcomes = await asyncio.gather(*puts, return_exceptions=True)
-        failed = [outcome for outcome in outcomes if isinstance(outcome, BrokerBusy)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BrokerFull)]
         assert f"{broker.label}: database or disk is full" == str(failed[0])
         assert 11 - len(failed) == await queue.count()
         await run_sql(broker, "PRAGMA max_page_count = 1000000")
@@ -794,7 +795,7 @@ class TestErrors:
         [
             (sqlite3.SQLITE_BUSY, BrokerBusy),
             (sqlite3.SQLITE_BUSY_SNAPSHOT, BrokerBusy),
-            (sqlite3.SQLITE_FULL, BrokerBusy),
+            (sqlite3.SQLITE_FULL, BrokerFull),
             (sqlite3.SQLITE_CORRUPT, BrokerUnusable),
             (sqlite3.SQLITE_READONLY_DBMOVED, BrokerUnusable),
             (sqlite3.SQLITE_TOOBIG, BrokerRefused),
@@ -812,7 +813,7 @@ class TestErrors:
         error.sqlite_errorcode = code
         translated = sqlite_file.translate(error, "sqlite:///x.db", committing=True)
         expected = "sqlite:///x.db: disk I/O error (the disk may be full, or a quota used up)"
-        assert (BrokerBusy, expected) == (type(translated), str(translated))
+        assert (BrokerFull, expected) == (type(translated), str(translated))
 
     @pytest.mark.parametrize(("committing", "kind"), [(False, BrokerUnavailable), (True, AnswerLost)])
     def test_an_input_or_output_error_leaves_things_open_at_a_commit_only(

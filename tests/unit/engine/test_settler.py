@@ -20,6 +20,7 @@ from qworker.errors import (
     AnswerLost,
     BrokerBusy,
     BrokerError,
+    BrokerFull,
     BrokerRefused,
     BrokerUnavailable,
     InvalidArguments,
@@ -282,9 +283,9 @@ async def test_a_poison_queue_that_is_busy_for_a_moment(
 
 
 async def test_a_settlement_is_tried_again(settler: Settler, attempt: Attempt, queue: ScriptedQueue) -> None:
-    queue.will("delete", BrokerBusy("503"), BrokerUnavailable("down"), AnswerLost("?"))
+    queue.will("delete", BrokerBusy("503"), BrokerUnavailable("down"), BrokerFull("full"), AnswerLost("?"))
     await settler.settle(attempt, Delete())
-    assert 4 == len(queue.calls)
+    assert 5 == len(queue.calls)
 
 
 async def test_a_delete_that_was_applied_but_not_answered_is_done(
