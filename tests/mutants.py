@@ -52,7 +52,7 @@ MUTANTS: Final = (
                 '        faultpoint("before-handler")\n',
             ),
         ),
-        "fault_point or killed",
+        "each_fault_point",
     ),
     Mutant(
         "messages that wait here are not renewed",
@@ -148,7 +148,7 @@ MUTANTS: Final = (
                 "from qworker.envelope import Encoding, decode\n",
             ),
         ),
-        "among_32",
+        "bad_message_in_a_batch",
     ),
     Mutant(
         "the SDK tries again by itself",
