@@ -17,11 +17,9 @@ from fault_report import Fault
 from proc import is_alive
 from qworker.task import Task
 from stage import Stage, wait_until
-from watched import Watched
+from watched import UNTRACED, Watched
 
 LEASE: Final = 4
-UNTRACED: Final = {"COVERAGE_PROCESS_CONFIG": ""}
-"""Each child would write down what was covered."""
 CAME_BACK: Final = 1
 CODES: Final = {"leave": 7, "target": 0, "preexec": 0, "terminate": -signal.SIGTERM}
 """The exit codes of children that don't come back from their handler."""
