@@ -231,17 +231,16 @@ def _wait_for_deletes(stage: Stage, proxy: FaultProxy) -> tuple[WorkerProcess, s
 def test_what_a_get_under_way_brings_is_visible_again(
     stage_on: MakeStage, fault_proxy: FaultProxy, fault: Fault
 ) -> None:
-    stage = stage_on(fault_proxy.connection_string)
+    stage, delay = stage_on(fault_proxy.connection_string), 1.0
     stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])
-    fault_proxy.add(Rule(Delay(0.5, before=False), on="get", queue=stage.queue))
+    fault_proxy.add(Rule(Delay(delay, before=False), on="get", queue=stage.queue))
     worker = stage.worker("-c", "32", "--lease", "60", env=UNTRACED)
-    worker.wait_for("worker.started")
-    wait_until(lambda: sum(len(seen.messages) for seen in fault_proxy.seen("get")) == 32, what="32 leased")
+    [get] = wait_until(lambda: [seen for seen in fault_proxy.seen("get") if len(seen.messages) == 32], what="32 leased")
     stopped = stop(stage, worker)
     wait_until(lambda: visible(stage) == [0] * 32, what="32 visible")
-    took = time.monotonic() - stopped
+    took = time.monotonic() - max(stopped, get.at + delay)
     fault.did("32 messages in the answer to a get that was under way at the signal")
-    fault.saw(f"visible after {took:.2f} s")
+    fault.saw(f"visible {took:.2f} s after they came")
     assert 0 == worker.wait(), worker.output
     assert [] == stage.history.lines()
     assert took <= 2
