@@ -69,6 +69,7 @@ def test_what_a_handler_forks_is_no_worker(watched: Watched, fault: Fault, tmp_p
     assert len(lingering) == stage.remaining()
 
     done.touch()
+    wait_for(stage, "settled", lingering)
     verdict = stage.verdict()
     settled = [(line["pid"], line["as"]) for line in stage.history.lines("settled")]
     fault.did(
