@@ -341,7 +341,7 @@ async def test_a_throttled_account(proxied_bench: Bench, fault_proxy: FaultProxy
     await bench.rest.aenqueue_many([(n, 0.0) for n in range(count)])
     fault_proxy.throttle = limit
     began, done_before = time.monotonic(), len(fault_proxy.log)
-    async with bench.worker(concurrency=32, lease=4) as worker:
+    async with bench.worker(concurrency=32, lease=6) as worker:
         await until(lambda: len(worker.of(JobSucceeded)) == count, "the end of all", within=600)
         took = time.monotonic() - began
     asked = len(fault_proxy.log) - done_before

@@ -347,7 +347,7 @@ def run_all_tasks(stage: Stage, log_format: str, proxy: FaultProxy, ears: Ears) 
     worker.send(signal.SIGTERM)
     worker.wait()
     proxy.clear_rules()
-    assert worker.output.count("it failed") > 4
+    assert worker.output.count("it failed") >= 3  # each of the handlers that do
     ears.hear(worker.output)
 
 
