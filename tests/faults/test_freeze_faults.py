@@ -45,6 +45,7 @@ def test_a_frozen_worker_deletes_nothing_that_it_lost(watched: Watched, fault: F
     wait_until(lambda: settled(stage)["lost"] == len(made), what="the loss of all")
     left = stage.remaining()
     done.touch()
+    wait_until(lambda: settled(stage)["succeeded"] == len(made), what="the end of all")
     stage.verdict().assert_clean()
     assert len(made) == left
     assert {other.process.pid} == {line["pid"] for line in stage.history.lines("settled") if line["as"] == "succeeded"}
@@ -78,7 +79,7 @@ def freeze_some(stage: Stage, worker: WorkerProcess, random: Random) -> None:
     time.sleep(random.uniform(0, LEASE))
     with frozen(stage, family(random.choice([worker.process.pid, one]))):
         time.sleep(random.uniform(0.5, 3) * LEASE)
-    wait_until(lambda: stage.remaining() == 0, what="the end of all")
+    wait_until(lambda: settled(stage)["succeeded"] == len(stage.history.lines("enqueued")), what="the end of all")
 
 
 def settled(stage: Stage) -> Counter[str]:

@@ -221,10 +221,9 @@ def _wait_for_deletes(stage: Stage, proxy: FaultProxy) -> tuple[WorkerProcess, s
     """While 64 jobs wait for their deletes, a worker starts none."""
     proxy.add(Rule(BlackHole(), on="delete", queue=stage.queue))
     done = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(64)])}
-    waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
     worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60", env=UNTRACED)
-    wait_for_starts(stage, done)
-    return worker, waiting
+    wait_until(lambda: len(lines_of(stage, done, "end")) == 64, what="64 ends")
+    return worker, {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
 
 
 @pytest.mark.fault(7)
