@@ -91,7 +91,7 @@ async def test_the_log_tells_which_messages(fault_proxy: FaultProxy, queue: Azur
 def test_tests_without_an_event_loop_can_use_it(fault_proxy: FaultProxy) -> None:
     fault_proxy.add(Rule(Answer(503, "ServerBusy", {"Retry-After": "7"}, "<no>")))
     connection = http.client.HTTPConnection("127.0.0.1", fault_proxy.port)
-    connection.request("GET", "/devstoreaccount1/work/messages")
+    connection.request("GET", "/devstoreaccount1/mail/messages")
     answer = connection.getresponse()
     body = answer.read()
     connection.close()

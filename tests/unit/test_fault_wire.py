@@ -25,8 +25,8 @@ from fault_proxy import FaultProxy
 from fault_rules import Rule
 from stage import wait_until
 
-GET = b"GET /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\n\r\n"
-PUT = b"POST /devstoreaccount1/work/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n<a/>"
+GET = b"GET /devstoreaccount1/mail/messages HTTP/1.1\r\nHost: h\r\n\r\n"
+PUT = b"POST /devstoreaccount1/mail/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n<a/>"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
 CLOSING = PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n6;x=y\r\n456789\r\n0\r\n\r\n"
@@ -161,7 +161,7 @@ async def test_a_request_cut_off_by_a_refusal_is_told(proxy: FaultProxy, service
         await held
     with pytest.raises(ConnectionRefusedError):
         await ask(proxy, PUT)
-    assert [("Refuse", "put", "work", None)] == [
+    assert [("Refuse", "put", "mail", None)] == [
         (line["action"], line["operation"], line["queue"], line["message"]) for line in told
     ]
 
