@@ -4,6 +4,7 @@ import signal
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -12,8 +13,10 @@ import pytest
 
 import jobs
 import stopping
+from azurite_server import Azurite
 from explanations import Line
-from fault_actions import BlackHole, Delay
+from fault_actions import Delay
+from fault_exchange import Seen
 from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
@@ -184,65 +187,62 @@ def _outlast(stage: Stage, grace: float) -> Handover:
 
 
 @pytest.mark.fault(7)
-def test_what_was_leased_and_not_started_is_visible_again(watched: Watched, fault: Fault) -> None:
-    waits = [_stop_with_a_batch_waiting(watched) for _ in range(fault.scale(short=1, full=5))]
-    fault.did(f"rounds: {len(waits)}, SIGTERM with 32 jobs leased and not started, beside others that run or just ran")
+def test_what_waits_for_a_slot_is_visible_again(sqlite_stage: Stage, fault: Fault) -> None:
+    """After a rush of quick jobs a worker has taken a batch more than it has slots for."""
+    stage, waits = sqlite_stage, []
+    for _ in range(fault.scale(short=1, full=5)):
+        stage.queue = f"q-{uuid4().hex[:12]}"  # what an earlier round left is leased for long
+        stage.enqueue_many(jobs.quick, [(n,) for n in range(96)])
+        running = {job.id for job in stage.enqueue_many(jobs.rest, [(n, 60.0) for n in range(32)])}
+        waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
+        worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60", env=UNTRACED)
+        wait_for_starts(stage, running)
+        wait_until(lambda: not visible(stage), what="32 leased and not started")
+        waits.append(until_visible(stage, stop(stage, worker)))
+        worker.end()
+        assert_elsewhere(stage, waiting)
+    fault.did(f"rounds: {len(waits)}, SIGTERM with 32 jobs running and 32 waiting for their slots")
     fault.saw(f"32 visible after {max(waits):.2f} s at most, none of their attempts spent")
     assert max(waits) <= 2
 
 
-def _stop_with_a_batch_waiting(watched: Watched) -> float:
-    """Return how many seconds after the signal all that had not begun were visible."""
-    stage = watched.stage
-    stage.queue = f"q-{uuid4().hex[:12]}"  # what an earlier round left is leased for long
-    worker, waiting = _rush(stage) if watched.proxy is None else _wait_for_deletes(stage, watched.proxy)
-    wait_until(lambda: not visible(stage), what="32 leased and not started")
-    stopped = stop(stage, worker)
-    wait_until(lambda: visible(stage) == [0] * 32, what="32 visible")
-    took = time.monotonic() - stopped
-    worker.end()
-    other = watched.unwatched_worker("--burst", "-c", "32", "--lease", "60")
-    assert 0 == other.wait(), other.output
-    assert {(other.process.pid, 1)} == {(line["pid"], line["attempt"]) for line in lines_of(stage, waiting)}
-    return took
-
-
-def _rush(stage: Stage) -> tuple[WorkerProcess, set[str]]:
-    """After a rush of quick jobs a worker takes a batch more than it has slots for."""
-    stage.enqueue_many(jobs.quick, [(n,) for n in range(96)])
-    running = {job.id for job in stage.enqueue_many(jobs.rest, [(n, 60.0) for n in range(32)])}
-    waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
-    worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60", env=UNTRACED)
-    wait_for_starts(stage, running)
-    return worker, waiting
-
-
-def _wait_for_deletes(stage: Stage, proxy: FaultProxy) -> tuple[WorkerProcess, set[str]]:
-    """While 64 jobs wait for their deletes, a worker starts none."""
-    proxy.add(Rule(BlackHole(), on="delete", queue=stage.queue))
-    done = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(64)])}
-    worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60", env=UNTRACED)
-    wait_until(lambda: len(lines_of(stage, done, "end")) == 64, what="64 ends")
-    return worker, {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
-
-
 @pytest.mark.fault(7)
 def test_what_a_get_under_way_brings_is_visible_again(
-    stage_on: MakeStage, fault_proxy: FaultProxy, fault: Fault
+    stage_on: MakeStage, azurite: Azurite, fault_proxy: FaultProxy, fault: Fault
 ) -> None:
-    stage, delay = stage_on(fault_proxy.connection_string), 1.0
-    stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])
-    fault_proxy.add(Rule(Delay(delay, before=False), on="get", queue=stage.queue))
-    worker = stage.worker("-c", "32", "--lease", "60", env=UNTRACED)
-    [get] = wait_until(lambda: [seen for seen in fault_proxy.seen("get") if len(seen.messages) == 32], what="32 leased")
-    stopped = stop(stage, worker)
+    stage, delay, waits = stage_on(azurite.connection_string, fault_proxy.connection_string), 1.0, []
+    fault_proxy.add(Rule(Delay(delay, before=False), on="get"))
+    for _ in range(fault.scale(short=1, full=5)):
+        waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
+        earlier = len(fault_proxy.seen("get"))
+        worker = stage.worker("-c", "32", "--lease", "60", env=UNTRACED)
+        get = wait_until(partial(full_get, fault_proxy, earlier), what="32 leased")
+        stopped = stop(stage, worker)
+        waits.append(until_visible(stage, max(stopped, get.at + delay)))
+        assert 0 == worker.wait(), worker.output
+        assert [] == lines_of(stage, waiting)
+        assert_elsewhere(stage, waiting)
+    fault.did(f"rounds: {len(waits)}, SIGTERM while the answer to a get is on its way, with 32 messages")
+    fault.saw(f"32 visible {max(waits):.2f} s after they came at most, none of their attempts spent")
+    stage.verdict().assert_clean()
+    assert max(waits) <= 2
+
+
+def full_get(proxy: FaultProxy, since: int) -> Seen | None:
+    return next((seen for seen in proxy.seen("get")[since:] if len(seen.messages) == 32), None)
+
+
+def until_visible(stage: Stage, moment: float) -> float:
+    """Wait until 32 are visible, with no attempt spent, and return for how long they were not, in seconds."""
     wait_until(lambda: visible(stage) == [0] * 32, what="32 visible")
-    took = time.monotonic() - max(stopped, get.at + delay)
-    fault.did("32 messages in the answer to a get that was under way at the signal")
-    fault.saw(f"visible {took:.2f} s after they came")
-    assert 0 == worker.wait(), worker.output
-    assert [] == stage.history.lines()
-    assert took <= 2
+    return time.monotonic() - moment
+
+
+def assert_elsewhere(stage: Stage, jobs: set[str]) -> None:
+    """Have another worker do these, each as its first attempt."""
+    other = stage.worker("--burst", "-c", "32", "--lease", "60", env=UNTRACED | {"QWORKER_BROKER": stage.url})
+    assert 0 == other.wait(), other.output
+    assert {(other.process.pid, 1)} == {(line["pid"], line["attempt"]) for line in lines_of(stage, jobs)}
 
 
 @dataclass(frozen=True)
