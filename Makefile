@@ -36,7 +36,7 @@ test: setup ## run all tests, with branch coverage
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
 faults: setup ## survive every fault in its full form, up to an hour, and write docs/faults.md
-	$(BIN)/pytest -m fault --full --fault-table docs/faults.md $(FAULTS_ARGS)
+	$(BIN)/pytest tests -m fault --full --fault-table=docs/faults.md $(FAULTS_ARGS)
 
 mutants: setup ## plant ten defects, one at a time: the tests of faults must see each
 	$(BIN)/python tests/mutants.py --table docs/faults.md
