@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -113,7 +113,10 @@ class Fetcher:
             await self._rest(now)
             return
         poll = random.choices(ready, [poll.weight for poll in ready])[0]  # noqa: S311 — fairness, not secrecy
-        self._start_get(poll, min(wanted, MAX_BATCH))
+        if poll.queue.rate is None:
+            self._start(poll, self._get(poll, self._reserved(wanted)))
+        else:
+            self._start(poll, self._get_in_turn(poll))
 
     async def _rest(self, now: float) -> None:
         """Wait until a queue is due, or an answer changes what is."""
@@ -125,17 +128,41 @@ class Fetcher:
         except TimeoutError:
             pass
 
-    def _start_get(self, poll: _Poll, limit: int) -> None:
-        self._room.reserve(limit)
+    def _start(self, poll: _Poll, get: Coroutine[Any, Any, None]) -> None:
         poll.under_way += 1
-        task = asyncio.get_running_loop().create_task(self._get(poll, limit))
+        task = asyncio.get_running_loop().create_task(get)
         self._gets.add(task)
         task.add_done_callback(self._gets.discard)
+
+    def _reserved(self, wanted: int) -> int:
+        limit = min(wanted, MAX_BATCH)
+        self._room.reserve(limit)
+        return limit
+
+    async def _get_in_turn(self, poll: _Poll) -> None:
+        """Wait until a queue at its limit takes another request; until then, other queues may have the room."""
+        get = asyncio.current_task()
+        self._held_back.add(get)
+        wanted = 0
+        try:
+            await poll.queue.admit(Urgency.NEW_WORK)
+            wanted = self._room.wanted()
+        except Exception as error:  # noqa: BLE001 — as below
+            self._failed(poll, error)
+        finally:
+            self._held_back.discard(get)
+            if not wanted:
+                self._ended(poll)
+        if wanted:
+            await self._get(poll, self._reserved(wanted))
+
+    def _ended(self, poll: _Poll) -> None:
+        poll.under_way -= 1
+        self._answered.set()
 
     async def _get(self, poll: _Poll, limit: int) -> None:
         messages: list[Message] | None = None
         try:
-            await self._admitted(poll.queue)
             began = time.monotonic()
             messages = await poll.queue.get(limit, visibility=self._pace.lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the worker goes on
@@ -143,21 +170,12 @@ class Fetcher:
         else:
             self._succeeded(poll, len(messages), limit)
         finally:
-            poll.under_way -= 1
             poll.report.look()
             self._room.unreserve(limit)
-            self._answered.set()
+            self._ended(poll)
         # One empty answer of several says nothing: another may be on its way with all there was.
         if messages or (messages is not None and not poll.under_way):
             self._deliver(poll.queue, messages, began)
-
-    async def _admitted(self, queue: Queue) -> None:
-        get = asyncio.current_task()
-        self._held_back.add(get)
-        try:
-            await queue.admit(Urgency.NEW_WORK)
-        finally:
-            self._held_back.discard(get)
 
     def _succeeded(self, poll: _Poll, count: int, limit: int) -> None:
         now = time.monotonic()

@@ -240,6 +240,7 @@ async def test_busy_without_a_time_is_like_any_failure() -> None:
 
 async def test_a_lease_begins_after_room_was_waited_for() -> None:
     queue, room, deliver = ScriptedQueue(), Room(4), Deliveries()
+    queue.limit = 100.0
     admitted = list[float]()
 
     async def after_a_while() -> None:
@@ -255,15 +256,58 @@ async def test_a_lease_begins_after_room_was_waited_for() -> None:
 
 
 async def test_a_get_that_waits_for_room_is_not_sent_any_more_at_the_end() -> None:
-    held_back, other, room, deliver = ScriptedQueue("held"), ScriptedQueue("other"), Room(8), Deliveries()
+    held_back, room = ScriptedQueue(), Room(8)
+    held_back.limit = 100.0
     held_back.will("admit", held(asyncio.Event(), []))
-    async with fetching({held_back: 1, other: 1}, room, deliver) as task:
+    async with fetching({held_back: 1}, room, Deliveries()) as task:
         await until(lambda: held_back.admissions)
-        await deliver.wait(1)  # the other queue is not held back with it
         task.cancel()
         async with asyncio.timeout(10):
             await asyncio.wait([task])
     assert [] == held_back.calls
+    assert 0 == room.reserved
+
+
+async def test_a_queue_that_waits_for_its_turn_leaves_the_room_to_others() -> None:
+    held_back, other, room, deliver = ScriptedQueue("held"), ScriptedQueue("other"), Room(8), Deliveries()
+    held_back.limit = 100.0
+    turn = asyncio.Event()
+    held_back.will("admit", held(turn, []))
+    async with fetching({held_back: 1, other: 1}, room, deliver):
+        await until(lambda: held_back.admissions)
+        asked_before = len(other.calls)
+        await until(lambda: len(other.calls) > asked_before)
+        assert [] == held_back.calls
+        turn.set()
+        await until(lambda: held_back.calls)
+    assert 0 == room.reserved
+
+
+async def test_a_turn_that_comes_when_there_is_no_room_any_more_is_not_used() -> None:
+    queue, room = ScriptedQueue(), Room(8)
+    queue.limit = 100.0
+    turn = asyncio.Event()
+    queue.will("admit", held(turn, []))
+    async with fetching({queue: 1}, room, Deliveries()):
+        await until(lambda: queue.admissions)
+        room.free = 0
+        turn.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [] == queue.calls
+        room.give(3)
+        await until(lambda: queue.calls)
+    assert [3, 60] == queue.called("get")[0]
+
+
+async def test_a_turn_that_is_refused_is_a_failed_poll() -> None:
+    queue, room, recorder = ScriptedQueue(), Room(8), EventRecorder()
+    queue.limit = 100.0
+    queue.will("admit", OSError("a bug"))
+    async with fetching({queue: 1}, room, Deliveries(), recorder):
+        failed = await recorder.wait_for(PollFailed)
+        await recorder.wait_for(PollRecovered)
+    assert "OSError: a bug" == failed.reason
     assert 0 == room.reserved
 
 
