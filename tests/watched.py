@@ -2,19 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from fault_exchange import Seen
 from fault_proxy import FaultProxy
 from stage import MakeStage, Stage, WorkerProcess
-
-UNTRACED: Final = {"COVERAGE_PROCESS_CONFIG": ""}
-"""The environment of workers whose times are asserted: coverage takes its time where a process ends or forks.
-
-Traced, CPython 3.11 also stands still while an exception waits for a thread that is in C code.
-"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +22,7 @@ class Watched:
 
     def unwatched_worker(self, *options: str, app: str = "jobs") -> WorkerProcess:
         """Start a worker that goes another way."""
-        return self.stage.worker(*options, app=app, env=UNTRACED | {"QWORKER_BROKER": self.stage.url})
+        return self.stage.worker(*options, app=app, env={"QWORKER_BROKER": self.stage.url})
 
 
 @pytest.fixture(params=["sqlite", "azure"])

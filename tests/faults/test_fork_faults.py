@@ -17,7 +17,7 @@ from fault_report import Fault
 from proc import is_alive
 from qworker.task import Task
 from stage import Stage, wait_until
-from watched import UNTRACED, Watched
+from watched import Watched
 
 LEASE: Final = 4
 CAME_BACK: Final = 1
@@ -43,7 +43,7 @@ def test_what_a_handler_forks_is_no_worker(watched: Watched, fault: Fault, tmp_p
     """Its children come back while it runs, and after its death, while it runs elsewhere."""
     stage = watched.stage
     go, back, done = (tmp_path / name for name in ("go", "back", "done"))
-    environment = UNTRACED | {"GO": str(go), "BACK": str(back), "DONE": str(done)}
+    environment = {"GO": str(go), "BACK": str(back), "DONE": str(done)}
     worker = stage.worker("-c", "32", "--lease", str(LEASE), app="forking", env=environment)
     calls = [(task, then) for then, tasks in MISBEHAVING.items() for task in tasks]
     ends = {stage.enqueue(task, n, then).id: CODES.get(then, CAME_BACK) for n, (task, then) in enumerate(calls)}

@@ -16,7 +16,7 @@ from fault_report import Fault
 from proc import family
 from qworker.task import Task
 from stage import Stage, WorkerProcess, wait_until
-from watched import UNTRACED, Watched
+from watched import Watched
 
 LEASE: Final = 2
 TASKS: Final[list[Task[..., Any]]] = [freezing.on_loop, freezing.in_thread, freezing.in_child]
@@ -87,7 +87,7 @@ def settled(stage: Stage) -> Counter[str]:
 
 
 def start(stage: Stage, done: Path, *options: str) -> WorkerProcess:
-    worker = stage.worker("--lease", str(LEASE), *options, app="freezing", env=UNTRACED | {"DONE": str(done)})
+    worker = stage.worker("--lease", str(LEASE), *options, app="freezing", env={"DONE": str(done)})
     worker.wait_for("worker.started")
     return worker
 

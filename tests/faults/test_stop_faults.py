@@ -24,7 +24,7 @@ from proc import family, starved
 from qworker.envelope import decode
 from qworker.task import Task
 from stage import MakeStage, Stage, WorkerProcess, wait_until
-from watched import UNTRACED, Watched
+from watched import Watched
 
 
 def stop(stage: Stage, worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> float:
@@ -104,7 +104,7 @@ class Drain:
 
 def _drain(watched: Watched, random: Random, seconds: float, options: tuple[str, ...]) -> Drain:
     stage = watched.stage
-    worker = stage.worker("--lease", "3", "--poll-max", "0.1s", *options, env=UNTRACED)
+    worker = stage.worker("--lease", "3", "--poll-max", "0.1s", *options)
     worker.wait_for("worker.started")
     running = {stage.enqueue(task, n, seconds).id for task in (jobs.rest, jobs.sleep_in_thread) for n in range(2)}
     wait_for_starts(stage, running)
@@ -164,11 +164,11 @@ def test_a_long_job_is_released_when_the_grace_ends(stage: Stage, fault: Fault) 
 
 def _outlast(stage: Stage, grace: float) -> Handover:
     options = ["-c", "3", "--lease", "60", "--grace", f"{grace:.3f}s"]
-    worker = stage.worker(*options, app="stopping", env=UNTRACED)
+    worker = stage.worker(*options, app="stopping")
     tasks: list[Task[..., Any]] = [stopping.rest, stopping.turn_in_thread, stopping.rest_in_child]
     made = {stage.enqueue(task, n, 60.0).id for n, task in enumerate(tasks)}
     wait_for_starts(stage, made)
-    other = stage.worker(*options, app="stopping", env=UNTRACED)
+    other = stage.worker(*options, app="stopping")
     stage.enqueue(stopping.rest_in_child, 3, 0.0)  # so that it has a child process, as a worker has
     other.wait_for("job.succeeded")
     starved_before = starved(worker.process.pid)
@@ -195,7 +195,7 @@ def test_what_waits_for_a_slot_is_visible_again(sqlite_stage: Stage, fault: Faul
         stage.enqueue_many(jobs.quick, [(n,) for n in range(96)])
         running = {job.id for job in stage.enqueue_many(jobs.rest, [(n, 60.0) for n in range(32)])}
         waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
-        worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60", env=UNTRACED)
+        worker = stage.worker("-c", "32", "--grace", "60s", "--lease", "60")
         wait_for_starts(stage, running)
         wait_until(lambda: not visible(stage), what="32 leased and not started")
         waits.append(until_visible(stage, stop(stage, worker)))
@@ -215,7 +215,7 @@ def test_what_a_get_under_way_brings_is_visible_again(
     for _ in range(fault.scale(short=1, full=5)):
         waiting = {job.id for job in stage.enqueue_many(jobs.quick, [(n,) for n in range(32)])}
         earlier = len(fault_proxy.seen("get"))
-        worker = stage.worker("-c", "32", "--lease", "60", env=UNTRACED)
+        worker = stage.worker("-c", "32", "--lease", "60")
         get = wait_until(partial(full_get, fault_proxy, earlier), what="32 leased")
         stopped = stop(stage, worker)
         waits.append(until_visible(stage, max(stopped, get.at + delay)))
@@ -240,7 +240,7 @@ def until_visible(stage: Stage, moment: float) -> float:
 
 def assert_elsewhere(stage: Stage, jobs: set[str]) -> None:
     """Have another worker do these, each as its first attempt."""
-    other = stage.worker("--burst", "-c", "32", "--lease", "60", env=UNTRACED | {"QWORKER_BROKER": stage.url})
+    other = stage.worker("--burst", "-c", "32", "--lease", "60", env={"QWORKER_BROKER": stage.url})
     assert 0 == other.wait(), other.output
     assert {(other.process.pid, 1)} == {(line["pid"], line["attempt"]) for line in lines_of(stage, jobs)}
 
@@ -271,7 +271,7 @@ def test_five_signals_in_half_a_second(stage: Stage, fault: Fault, processes: in
 
 def _storm(stage: Stage, random: Random, processes: int, phase: str) -> Storm:
     started = len(stage.history.lines()) + 2 * processes
-    worker = stage.worker("-p", str(processes), "-c", "2", "--grace", "30s", "--lease", "60", env=UNTRACED)
+    worker = stage.worker("-p", str(processes), "-c", "2", "--grace", "30s", "--lease", "60")
     signals = [random.choice([signal.SIGTERM, signal.SIGINT]) for _ in range(5)]
     if phase == "starting":
         time.sleep(random.uniform(0, 0.8))
@@ -309,10 +309,10 @@ def test_handlers_that_will_not_stop_end_with_their_process(stage: Stage, fault:
     options = ["--grace", f"{grace}s", "--lease", str(lease)]
     victims = []
     for tasks in stubborn:
-        victims.append(stage.worker("-c", str(len(tasks)), *options, app="stopping", env=UNTRACED))
+        victims.append(stage.worker("-c", str(len(tasks)), *options, app="stopping"))
         made = {stage.enqueue(task, n).id for n, task in enumerate(tasks)}
         wait_for_starts(stage, made)
-    stage.worker("--lease", str(lease), app="stopping", env=UNTRACED).wait_for("worker.started")
+    stage.worker("--lease", str(lease), app="stopping").wait_for("worker.started")
     stopped = {victim.process.pid: stop(stage, victim) for victim in victims}
     died = {victim.process.pid: ended_at(stage, victim) for victim in victims}
     verdict = stage.verdict()
