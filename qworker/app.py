@@ -86,6 +86,7 @@ class App:
         executor: Executor | None = None,
         state: Any = None,
         middleware: Iterable[Middleware] = (),
+        bundle: int = 1,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -94,7 +95,8 @@ class App:
         *name*: what messages call it, by default module and function; *queue*: where its jobs go; *max_attempts*:
         tries before it is given up; *backoff*: rests between them (default: 5 s, 10 s, 20 s … up to 10 min);
         *timeout*: the time one attempt may take; *executor*: "thread" (the default) or "process" for a plain
-        function; *state*: the type of what its checkpoints save; *middleware*: around this task only.
+        function; *state*: the type of what its checkpoints save; *middleware*: around this task only;
+        *bundle*: how many jobs ``enqueue_many`` may put into one message.
 
         Raises ConfigurationError for options or parameters that can't work.
         """
@@ -111,12 +113,12 @@ class App:
 
     def send(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Put jobs that were made already; the tasks' own enqueue makes and puts them."""
-        bodies = self._enqueuer.bodies(jobs)
-        self._portal.run(self._enqueuer.put(jobs, bodies, sending))
+        parcels = self._enqueuer.parcels(jobs, sending.bundle)
+        self._portal.run(self._enqueuer.put(parcels, sending))
 
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Do the same without blocking the event loop."""
-        await self._enqueuer.put(jobs, self._enqueuer.bodies(jobs), sending)
+        await self._enqueuer.put(self._enqueuer.parcels(jobs, sending.bundle), sending)
 
     @asynccontextmanager
     async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator["Worker"]:

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from qworker.brokers.base import Broker, Queue, Urgency, check_body
+from qworker.bundle import bundled, pack
 from qworker.envelope import Encoding, encode
 from qworker.errors import (
     AccessDenied,
@@ -31,6 +33,14 @@ _AT_ONCE: Final = 64
 """Puts under way at the same time when many jobs are enqueued."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """A message to be put, and the jobs that it carries."""
+
+    jobs: tuple[Job, ...]
+    body: str = field(repr=False)
+
+
 class Enqueuer:
     """Puts jobs into a broker's queues, and creates a queue that isn't there yet."""
 
@@ -38,65 +48,76 @@ class Enqueuer:
         self._broker = broker
         self._encoding = encoding
 
-    def bodies(self, jobs: Sequence[Job]) -> list[str]:
-        """Return the messages' bodies. Raises InvalidArguments and MessageTooLarge."""
-        return [self._body(job) for job in jobs]
+    def parcels(self, jobs: Sequence[Job], bundle: int = 1) -> list[Parcel]:
+        """Return the messages that carry these jobs, at most *bundle* in each.
 
-    async def put(self, jobs: Sequence[Job], bodies: Sequence[str], sending: Sending) -> None:
-        """Put each body into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
+        Raises InvalidArguments and MessageTooLarge.
+        """
+        if bundle == 1 or len(jobs) < 2:  # noqa: PLR2004 — one job alone is no bundle
+            return [Parcel((job,), self._body(job, self._encoding)) for job in jobs]
+        texts = [self._body(job, "text") for job in jobs]
+        parts = pack(texts, bundle, self._encoding)
+        return [self._parcel(jobs[part.start : part.stop], texts[part.start : part.stop]) for part in parts]
+
+    async def put(self, parcels: Sequence[Parcel], sending: Sending) -> None:
+        """Put each parcel into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
         queue = self._broker.queue(sending.queue)
-        if len(jobs) == 1:
-            await self._put(queue, jobs[0], bodies[0], sending)
-        elif jobs:
-            await self._put_many(queue, jobs, bodies, sending)
+        if len(parcels) == 1 and len(parcels[0].jobs) == 1:
+            await self._put(queue, parcels[0], sending)
+        elif parcels:
+            await self._put_many(queue, parcels, sending)
 
-    def _body(self, job: Job) -> str:
+    def _parcel(self, jobs: Sequence[Job], texts: Sequence[str]) -> Parcel:
+        if len(jobs) == 1:
+            return Parcel(tuple(jobs), self._body(jobs[0], self._encoding))
+        return Parcel(tuple(jobs), bundled(texts, self._encoding))
+
+    def _body(self, job: Job, encoding: Encoding) -> str:
         try:
-            return check_body(encode(job, self._encoding))
+            return check_body(encode(job, encoding))
         except ValueError as error:
             problem = f"an argument can't be sent as JSON: {error}"
         # Out here, so that Python's error, with the whole body in it, is not even its context.
         raise InvalidArguments(job.task, problem)
 
-    async def _put_many(self, queue: Queue, jobs: Sequence[Job], bodies: Sequence[str], sending: Sending) -> None:
+    async def _put_many(self, queue: Queue, parcels: Sequence[Parcel], sending: Sending) -> None:
+        first, *others = parcels
         try:
-            await self._put(
-                queue, jobs[0], bodies[0], sending
-            )  # creates the queue, or finds the broker down, just once
+            await self._put(queue, first, sending)  # creates the queue, or finds the broker down, just once
         except EnqueueUncertain as lost:
-            raise PartlyEnqueued([], [jobs[0].id], [job.id for job in jobs[1:]], lost) from lost
-        accepted, uncertain, reasons = [jobs[0].id], list[str](), list[QworkerError]()
+            raise PartlyEnqueued([], _ids([first]), _ids(others), lost) from lost
+        accepted, uncertain, reasons = [first], list[Parcel](), list[QworkerError]()
 
-        async def put_from(waiting: Iterator[tuple[Job, str]]) -> None:
-            for job, body in waiting:
+        async def put_from(waiting: Iterator[Parcel]) -> None:
+            for parcel in waiting:
                 try:
-                    await self._put(queue, job, body, sending)
-                    accepted.append(job.id)
+                    await self._put(queue, parcel, sending)
+                    accepted.append(parcel)
                 except QworkerError as error:
                     reasons.append(error)
                     if isinstance(error, EnqueueUncertain):
-                        uncertain.append(job.id)
+                        uncertain.append(parcel)
                 if reasons:
                     return
 
-        waiting = iter(list(zip(jobs, bodies, strict=True))[1:])
-        await asyncio.gather(*(put_from(waiting) for _ in range(min(_AT_ONCE, len(jobs)))))
+        waiting = iter(others)
+        await asyncio.gather(*(put_from(waiting) for _ in range(min(_AT_ONCE, len(others)))))
         if reasons:
             known = {*accepted, *uncertain}
-            refused = [job.id for job in jobs if job.id not in known]
-            raise PartlyEnqueued(accepted, uncertain, refused, reasons[0]) from reasons[0]
+            refused = [parcel for parcel in parcels if parcel not in known]
+            raise PartlyEnqueued(_ids(accepted), _ids(uncertain), _ids(refused), reasons[0]) from reasons[0]
 
-    async def _put(self, queue: Queue, job: Job, body: str, sending: Sending) -> None:
+    async def _put(self, queue: Queue, parcel: Parcel, sending: Sending) -> None:
         retries = _Retries()
         while True:
             try:
                 await queue.admit(Urgency.NEW_WORK, within=retries.seconds_left)
-                await self._put_once(queue, body, sending)
+                await self._put_once(queue, parcel.body, sending)
             except BrokerError as error:
                 pause = retries.pause_after(error)
                 if pause is None:
                     if retries.maybe_done:
-                        raise EnqueueUncertain(job.id, job.task) from error
+                        raise EnqueueUncertain(parcel.jobs[0].id, parcel.jobs[0].task) from error
                     raise
             else:
                 return
@@ -134,3 +155,7 @@ class _Retries:
             pause = _PAUSES[0] if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
             return pause if pause < self.seconds_left else None
         return next(self._pauses, None) if isinstance(error, AnswerLost | BrokerUnavailable) else None
+
+
+def _ids(parcels: Iterable[Parcel]) -> list[str]:
+    return [job.id for parcel in parcels for job in parcel.jobs]

@@ -4,9 +4,9 @@
 
     {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
 
-Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``last``, ``state``, and ``given_up``, the
-reason of a job whose poison queue did not take it: ``{"type":"ValueError","message":"…"}``. The least a producer may
-send is ``{"task":"…"}``.
+Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``attempts`` (made of a job that came in a
+bundle, see bundle.py), ``last``, ``state``, and ``given_up``, the reason of a job whose poison queue did not take it:
+``{"type":"ValueError","message":"…"}``. The least a producer may send is ``{"task":"…"}``.
 Keys that this version doesn't know mean nothing to it and are kept where it writes a message anew, so that a newer
 producer, and newer workers, can run beside an older worker.
 """
@@ -43,13 +43,14 @@ _KNOWN: Final = frozenset(
         "enqueued_at",
         "expires_at",
         "releases",
+        "attempts",
         "last",
         "state",
         "headers",
         "given_up",
     }
 )
-_HISTORY: Final = frozenset({"releases", "last", "given_up"})
+_HISTORY: Final = frozenset({"releases", "attempts", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
@@ -69,6 +70,8 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
         fields["expires_at"] = _iso(job.expires_at)
     if job.releases:
         fields["releases"] = job.releases
+    if job.attempts:
+        fields["attempts"] = job.attempts
     if job.last:
         fields["last"] = True
     if job.state is not None:
@@ -78,7 +81,7 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
     if job.given_up is not None:
         fields["given_up"] = asdict(job.given_up)
     fields |= {key: value for key, value in job.extra.items() if key not in _KNOWN}
-    if _is_deep(fields):
+    if is_deep(fields):
         raise ValueError(_TOO_DEEP)
     return as_body(fields, encoding)
 
@@ -86,8 +89,12 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
 def as_body(value: Mapping[str, Any], encoding: Encoding = "text") -> str:
     """Return *value* as JSON text that survives the XML of the service's protocol."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text = _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    data = text.encode()  # a lone surrogate fails here, before anything is sent
+    return on_the_wire(_NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text), encoding)
+
+
+def on_the_wire(text: str, encoding: Encoding) -> str:
+    """Return JSON text as it is sent. Raises UnicodeEncodeError for a lone surrogate."""
+    data = text.encode()
     return base64.b64encode(data).decode("ascii") if encoding == "base64" else text
 
 
@@ -96,18 +103,21 @@ def decode(body: str, *, message_id: str) -> Job:
 
     Raises InvalidEnvelope, and nothing else, whatever the body is.
     """
-    fields = as_fields(body)
-    version = fields.get("v", VERSION)
-    if version != VERSION or isinstance(version, bool):
-        raise InvalidEnvelope(f"its version is {version!r}, this worker reads version {VERSION}")
+    return job_of(as_fields(body), message_id)
+
+
+def job_of(fields: dict[str, Any], message_id: str) -> Job:
+    """Return the job in an envelope's fields. Raises InvalidEnvelope."""
+    check_version(fields)
     return Job(
-        id=_text(fields, "id", message_id),
-        task=_text(fields, "task", None),
+        id=text_of(fields, "id", message_id),
+        task=text_of(fields, "task", None),
         args=_typed(fields, "args", list, []),
         kwargs=_typed(fields, "kwargs", dict, {}),
         enqueued_at=_moment(fields, "enqueued_at"),
         expires_at=_moment(fields, "expires_at"),
-        releases=_count(fields, "releases"),
+        releases=count_of(fields, "releases"),
+        attempts=count_of(fields, "attempts"),
         last=_true(fields, "last"),
         state=fields.get("state"),
         headers=_headers(fields),
@@ -123,7 +133,7 @@ def without_history(body: str) -> str:
         first = {key: value for key, value in fields.items() if key not in _HISTORY}
         if len(first) == len(fields):
             return body
-        return check_body(as_body(first, "text" if _is_plain(body) else "base64"))
+        return check_body(as_body(first, "text" if is_plain(body) else "base64"))
     except (InvalidEnvelope, MessageTooLarge, RecursionError):  # another's JSON may have been the shorter one
         return body
 
@@ -142,7 +152,7 @@ def note_given_up(body: str, reason: Reason) -> str:
 def without_notes(body: str) -> str:
     """Return a body as it was before note_last and note_given_up; what is no envelope is left as it is."""
     try:
-        given_up = _GIVEN_UP_NOTE.match(body if _is_plain(body) else _from_base64(body))
+        given_up = _GIVEN_UP_NOTE.match(body if is_plain(body) else from_base64(body))
         if given_up is not None:
             body = _replace_start(body, given_up[0].lstrip(), "{")
         return _replace_start(body, _LAST_NOTE, "{")
@@ -156,16 +166,16 @@ def sendable(text: str) -> str:
 
 
 def _replace_start(body: str, old: str, new: str) -> str:
-    text = body if _is_plain(body) else _from_base64(body)
+    text = body if is_plain(body) else from_base64(body)
     if not text.lstrip().startswith(old):
         return body
     text = text.replace(old, new, 1)
-    return text if _is_plain(body) else base64.b64encode(text.encode()).decode("ascii")
+    return text if is_plain(body) else base64.b64encode(text.encode()).decode("ascii")
 
 
 def as_fields(body: str) -> dict[str, Any]:
     """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
-    text = body if _is_plain(body) else _from_base64(body)
+    text = body if is_plain(body) else from_base64(body)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
         if _SURROGATE.search(text):
@@ -178,24 +188,27 @@ def as_fields(body: str) -> dict[str, Any]:
         raise InvalidEnvelope(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidEnvelope(f"it is a JSON {type(value).__name__}, not an object")
-    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_deep(value):
         raise InvalidEnvelope(_TOO_DEEP)
     return value
 
 
-def _is_plain(body: str) -> bool:
+def is_plain(body: str) -> bool:
+    """Say whether a body is JSON text, rather than Base64."""
     return body.lstrip()[:1] in {"{", "["}
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
+    """Say whether a JSON value has more levels of arrays and objects than these."""
     level, depth = [value], 0
-    while level and depth < MAX_DEPTH:
+    while level and depth < levels:
         members = (each.values() if isinstance(each, dict) else each for each in level)
         level, depth = [member for some in members for member in some if isinstance(member, dict | list)], depth + 1
     return bool(level)
 
 
-def _from_base64(body: str) -> str:
+def from_base64(body: str) -> str:
+    """Return the text that a body is Base64 of. Raises InvalidEnvelope."""
     try:
         return base64.b64decode(body, validate=True).decode()
     except binascii.Error:
@@ -224,7 +237,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidEnvelope(f"{name} is not JSON")
 
 
-def _text(fields: dict[str, Any], key: str, default: str | None) -> str:
+def check_version(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidEnvelope for a version that this worker does not read."""
+    version = fields.get("v", VERSION)
+    if version != VERSION or isinstance(version, bool):
+        raise InvalidEnvelope(f"its version is {version!r}, this worker reads version {VERSION}")
+
+
+def text_of(fields: Mapping[str, Any], key: str, default: str | None) -> str:
+    """Return one of an envelope's texts. Raises InvalidEnvelope."""
     value = fields.get(key, default)
     if not isinstance(value, str) or not value:
         raise InvalidEnvelope(f"{key!r} must be a text" if key in fields else f"{key!r} is missing")
@@ -244,7 +265,8 @@ def _true(fields: dict[str, Any], key: str) -> bool:
     return key in fields
 
 
-def _count(fields: dict[str, Any], key: str) -> int:
+def count_of(fields: Mapping[str, Any], key: str) -> int:
+    """Return one of an envelope's counts. Raises InvalidEnvelope."""
     value = fields.get(key, 0)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidEnvelope(f"{key!r} must be a whole number, 0 or more")

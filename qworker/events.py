@@ -57,7 +57,7 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSucceeded:
-    """A handler returned, and its message is deleted."""
+    """A handler returned, and its message is deleted; one of a bundle will be, or is written without this job."""
 
     job: Job
     queue: str
@@ -128,6 +128,16 @@ class MessagePoisoned:
     dequeue_count: int
     poison_queue: str
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleSplit:
+    """A bundle came back unfinished; each of its jobs that was not settled has a message of its own now."""
+
+    message_id: str
+    queue: str
+    jobs: int
+    dequeue_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +283,7 @@ JobEvent = (
 )
 Event = (
     JobEvent
+    | BundleSplit
     | MessagePoisoned
     | LoopBlocked
     | RightMissing

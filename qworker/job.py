@@ -36,6 +36,8 @@ class Job:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     last: bool = False
     """Whether it was noted that its last attempt begins, or comes next: if no outcome follows, it is given up."""
+    attempts: int = 0
+    """How many attempts were made of it while it was in another message, a bundle."""
     given_up: Reason | None = None
     """Why it belongs into the poison queue, which did not take it when it was given up."""
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)

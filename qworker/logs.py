@@ -100,12 +100,16 @@ class EventLog:
         return True
 
 
-def line_of(event: events.Event) -> Line:  # noqa: PLR0911 — a table of events
+def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of events
     """Return an event's log level, name and fields."""
     match event:
         case events.MessagePoisoned():
             fields = {"message": event.message_id, "queue": event.queue, "moved_to": event.poison_queue}
             return "error", "message.poisoned", fields | _failure(event.failure)
+        case events.BundleSplit():
+            reason = f"its delivery {event.dequeue_count - 1} was not finished"
+            where = {"queue": event.queue, "bundle": event.message_id}
+            return "warning", "bundle.split", {"jobs": event.jobs, "reason": reason, **where}
         case events.LoopBlocked():
             job = {"task": event.job.task, "job": event.job.id} if event.job else {}
             return "warning", "loop.blocked", {**job, "at": event.where, "seconds": _rounded(event.seconds)}

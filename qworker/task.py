@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
+from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job, new_job_id, utc_now
@@ -40,6 +41,8 @@ class Sending:
     delay: int = 0
     ttl: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    bundle: int = 1
+    """How many jobs one message may carry, if many are enqueued at once."""
 
 
 class Sender(Protocol):
@@ -82,10 +85,11 @@ class Task(Generic[P, R]):
         executor: Executor | None = None,
         state: Any = None,
         middleware: Iterable[Middleware] = (),
+        bundle: int = 1,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = name
+        self.name = _task_name(name)
         self.queue = check_task_queue(queue)
         self.signature = Signature(name, function)
         self.options = TaskOptions(
@@ -95,7 +99,7 @@ class Task(Generic[P, R]):
             state=None if state is None else TypeAdapter(state),
             middleware=tuple(middleware),
         )
-        self._producer = Producer(self, sender, Sending(self.queue))
+        self._producer = Producer(self, sender, Sending(self.queue, bundle=_bundle(bundle)))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself; nothing is enqueued."""
@@ -119,7 +123,8 @@ class Task(Generic[P, R]):
     def enqueue_many(self, calls: Iterable[Call]) -> list[Job]:
         """Enqueue many calls, each a tuple of positional or a mapping of keyword arguments.
 
-        All are validated before the first is sent.
+        All are validated before the first is sent. With the task's option *bundle*, or ``using(bundle=…)``, a message
+        carries as many jobs as that, and 64 KiB, allow.
 
         Raises InvalidArguments and MessageTooLarge, with nothing sent, and PartlyEnqueued if the broker accepted
         only some.
@@ -137,13 +142,15 @@ class Task(Generic[P, R]):
         queue: str | None = None,
         ttl: Delay | None = None,
         headers: Mapping[str, str] | None = None,
+        bundle: int | None = None,
     ) -> "Producer[P]":
         """Return a way to enqueue this task with other options than its own.
 
         *delay*: not before this time span (up to 7 days); *ttl*: not worth starting later than this; *headers*: texts
-        that the handler finds in ``ctx.headers``. Time spans are timedeltas, or seconds.
+        that the handler finds in ``ctx.headers``; *bundle*: how many jobs ``enqueue_many`` may put into one message.
+        Time spans are timedeltas, or seconds.
         """
-        return self._producer.using(delay=delay, queue=queue, ttl=ttl, headers=headers)
+        return self._producer.using(delay=delay, queue=queue, ttl=ttl, headers=headers, bundle=bundle)
 
     def __repr__(self) -> str:
         return f"<Task {self.name}{self.signature}>"
@@ -164,6 +171,7 @@ class Producer(Generic[P]):
         queue: str | None = None,
         ttl: Delay | None = None,
         headers: Mapping[str, str] | None = None,
+        bundle: int | None = None,
     ) -> "Producer[P]":
         """Return a producer with some options changed; see Task.using."""
         changed = replace(
@@ -172,6 +180,7 @@ class Producer(Generic[P]):
             delay=self._sending.delay if delay is None else _delay(delay),
             ttl=self._sending.ttl if ttl is None else whole_seconds(ttl),
             headers=self._sending.headers if headers is None else _headers(headers),
+            bundle=self._sending.bundle if bundle is None else _bundle(bundle),
         )
         if changed.ttl is not None and changed.ttl <= changed.delay:
             raise ConfigurationError(f"a ttl of {changed.ttl} s must be more than the delay of {changed.delay} s")
@@ -284,6 +293,18 @@ def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     if not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ConfigurationError("headers must be texts, names and values")
     return dict(headers)
+
+
+def _bundle(jobs: Any) -> int:
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise ConfigurationError(f"bundle must be a whole number of jobs, 1 or more, not {jobs!r}")
+    return jobs
+
+
+def _task_name(name: str) -> str:
+    if name == BUNDLE_TASK:
+        raise ConfigurationError(f"no task may be named {name!r}: messages with many jobs have this name")
+    return name
 
 
 def _timeout(task: str, timeout: Delay | None) -> float | None:

@@ -87,10 +87,10 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/settler.py",
-                "            await _persist(lambda: self._put_poison(record, ",
-                "            await _persist(lease.complete, seconds=lease.length)\n"
+                "            await self._poisoner.put(received, ",
+                "            await persist(lease.complete, seconds=lease.length)\n"
                 '            faultpoint("after-poison-put")\n'
-                "            await _persist(lambda: self._put_poison(record, ",
+                "            await self._poisoner.put(received, ",
             ),
         ),
         "poison_put",

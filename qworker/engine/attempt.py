@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qworker.brokers.base import Message
+from qworker.engine.bundles import Bundle, Part
 from qworker.engine.lease import Lease
+from qworker.errors import InvalidEnvelope
 from qworker.job import Job
 from qworker.task import Task
 
@@ -17,6 +19,17 @@ class Received:
     message: Message
     lease: Lease
     queue: str
+    content: Part | Bundle | InvalidEnvelope | None = None
+    """What is known to be in it: one of many jobs, which is meant here; many, to be taken apart; or nothing sound."""
+
+    @property
+    def part(self) -> Part | None:
+        """The job of a bundle that is meant, if it is one."""
+        return self.content if isinstance(self.content, Part) else None
+
+    def let_go(self) -> bool:
+        """Note that nothing more is done here; return whether that holds for its message, and the lease can go."""
+        return self.part is None or self.part.bundle.let_go(self.part)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,13 +53,15 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.body = self.received.message.body
-        runs = self.job.given_up is None
+        runs = self.job.given_up is None and self.part is None
         self.alone = runs and not self.job.last and 1 < self.max_attempts <= self.number
 
     @property
     def number(self) -> int:
-        """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault."""
-        return max(self.received.message.dequeue_count - self.job.releases, 1)
+        """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault, and what was before it."""
+        part, job = self.part, self.job
+        releases = job.releases if part is None else part.bundle.releases
+        return max(self.received.message.dequeue_count - releases, 1) + job.attempts
 
     @property
     def max_attempts(self) -> int:
@@ -57,6 +72,11 @@ class Attempt:
     def lease(self) -> Lease:
         """The right to its message."""
         return self.received.lease
+
+    @property
+    def part(self) -> Part | None:
+        """What it is in a bundle, if it came in one."""
+        return self.received.part
 
     @property
     def queue(self) -> str:

@@ -33,7 +33,9 @@ class Lease:
         self.deadline = began + length
         self.due = began + length / RENEWALS
         """When the keeper should renew it."""
-        self._on_lost: Callable[[], None] = lambda: None
+        self.rewrite: Callable[[], str | None] = lambda: None
+        """Returns the body that a renewal is to write, or None to leave it; called on the keeper's thread."""
+        self._on_lost: list[Callable[[], None]] = []
         self._receipt = message.receipt
         self._lost = False
         self._uncertain = False
@@ -54,15 +56,19 @@ class Lease:
             try:
                 if not (self._settled or self._unanswered):
                     faultpoint_soon("renewal-sent")
-                    await self._update(self.length, None, within=self.length / 6)
+                    await self._update(self.length, self.rewrite(), within=self.length / 6)
                     faultpoint("renewal-answered")
             finally:
                 self._turn.give_back()
 
-    async def save(self, body: str) -> None:
-        """Write a new body into the message, which renews the lease as well. Raises BrokerError."""
+    async def save(self, body: str | Callable[[], str]) -> None:
+        """Write a new body into the message, which renews the lease as well. Raises BrokerError.
+
+        A body that others write too is asked for when its turn has come.
+        """
         async with self._settling():
-            await self._update(self.length, body, within=self.length / 2)
+            text = body if isinstance(body, str) else body()
+            await self._update(self.length, text, within=self.length / 2)
 
     async def reappear(self, after: int, *, body: str | None = None) -> None:
         """Let the message become visible in *after* seconds, with a new body if one is given. Raises BrokerError.
@@ -103,19 +109,20 @@ class Lease:
     @contextmanager
     def when_lost(self, call: Callable[[], None]) -> Iterator[None]:
         """Within the block, have *call* called if the lease is lost: on whichever thread finds out, or at once."""
-        self._on_lost = call
+        self._on_lost.append(call)
         try:
             if self._lost:
                 call()
             yield
         finally:
-            self._on_lost = lambda: None
+            self._on_lost.remove(call)
 
     def lose(self) -> None:
         """Note that the message belongs to someone else."""
         if not self._lost:
             self._lost = True
-            self._on_lost()
+            for call in tuple(self._on_lost):
+                call()
 
     @asynccontextmanager
     async def _settling(self) -> AsyncIterator[None]:

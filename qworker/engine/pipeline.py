@@ -3,19 +3,22 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
+from qworker.bundle import contents_of, may_be_bundle
 from qworker.context import context_of
 from qworker.engine.attempt import Attempt, Received
+from qworker.engine.bundles import Bundle, Part
 from qworker.engine.decide import decide
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.report import event_of
 from qworker.engine.runner import Run, Runner, worker_lost
 from qworker.engine.settler import Settler
-from qworker.envelope import decode
+from qworker.envelope import Encoding, decode, is_plain
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge
-from qworker.events import Event, JobStarted, JobStuck, MessagePoisoned, SettleFailed
+from qworker.events import BundleSplit, Event, JobEvent, JobStarted, JobStuck, MessagePoisoned, SettleFailed
 from qworker.events import LeaseLost as LeaseLostEvent
 from qworker.job import Job
 from qworker.outcome import Action, Failure, Lost, Outcome, Released
@@ -39,8 +42,29 @@ class Pipeline:
         self._emit = emit
         self._runs: set[Run] = set()
 
+    def open(self, received: Received) -> list[Received]:
+        """Return what a message has to be handled as: by each of its jobs if it is a bundle, else as it is."""
+        message = received.message
+        if not may_be_bundle(message.body):
+            return [received]
+        try:
+            contents = contents_of(message.body, message_id=message.id)
+        except InvalidEnvelope as error:
+            return [replace(received, content=error)]
+        if contents is None:
+            return [received]
+        encoding: Encoding = "text" if is_plain(message.body) else "base64"
+        bundle = Bundle(received.lease, contents, dequeue_count=message.dequeue_count, encoding=encoding)
+        if bundle.number > 1 or not bundle.parts:
+            return [replace(received, content=bundle)]
+        return [replace(received, content=part) for part in bundle.parts]
+
     async def handle(self, received: Received, leave_slot: Callable[[], None]) -> None:
         """Run a message's job and settle it; *leave_slot* is called in between, when its handler is done."""
+        if isinstance(received.content, Bundle):
+            leave_slot()
+            await self._split(received, received.content)
+            return
         try:
             attempt = self._attempt(received)
             outcome = self._runner.refuse(attempt) or await self._note_last(attempt) or await self._run(attempt)
@@ -57,6 +81,9 @@ class Pipeline:
 
     async def release(self, received: Received, reason: str) -> None:
         """Give a message back whose job has not begun."""
+        if isinstance(received.content, Bundle):
+            await self._finish(received, received.content)
+            return
         try:
             attempt = self._attempt(received)
         except InvalidEnvelope as error:
@@ -66,6 +93,8 @@ class Pipeline:
 
     def must_be_alone(self, received: Received) -> bool:
         """Say whether no other job may run beside a message's."""
+        if received.content is not None:
+            return False
         try:
             return received.message.dequeue_count > 1 and self._attempt(received).alone
         except InvalidEnvelope:
@@ -90,7 +119,17 @@ class Pipeline:
         return None if ctx is None else ctx.job
 
     def _attempt(self, received: Received) -> Attempt:
-        job = decode(received.message.body, message_id=received.message.id)
+        match received.content:
+            case None:
+                job = decode(received.message.body, message_id=received.message.id)
+            case Part() as part:
+                job = part.job()
+            case InvalidEnvelope() as error:
+                raise error
+            case Bundle() as bundle:
+                job = bundle.job
+            case _:
+                assert_never(received.content)
         return Attempt(received, job, self._tasks.get(job.task))
 
     async def _note_last(self, attempt: Attempt) -> Outcome | None:
@@ -133,6 +172,29 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the message comes back when its lease ends
             event = _settle_failed(attempt, outcome, action, error)
         self._emit(event)
+        await self._end_part(attempt.received)
+
+    async def _end_part(self, received: Received) -> None:
+        """Have a bundle settled with the last of its parts."""
+        if received.part is not None and received.part.bundle.end(received.part):
+            await self._finish(received, received.part.bundle)
+
+    async def _finish(self, received: Received, bundle: Bundle) -> None:
+        try:
+            await self._settler.finish(bundle)
+        except Exception as error:  # noqa: BLE001 — the same
+            self._emit(_bundle_failed(received, bundle, "reappear" if bundle.left else "delete", error))
+
+    async def _split(self, received: Received, bundle: Bundle) -> None:
+        """Have a bundle's jobs run one by one: it was delivered before, and one of them may have ended its worker."""
+        jobs = len(bundle.left)
+        try:
+            await self._settler.split(bundle, received.queue)
+        except Exception as error:  # noqa: BLE001 — the same
+            self._emit(_bundle_failed(received, bundle, "split", error))
+        else:
+            deliveries = received.message.dequeue_count
+            self._emit(BundleSplit(message_id=bundle.id, queue=received.queue, jobs=jobs, dequeue_count=deliveries))
 
     async def _give_up(self, received: Received, failure: Failure) -> None:
         """Move a message that is no job to the poison queue."""
@@ -156,6 +218,7 @@ class Pipeline:
                 reason=_text(error),
             )
         self._emit(event)
+        await self._end_part(received)
 
     def _stuck(self, attempt: Attempt) -> None:
         self._emit(JobStuck(job=attempt.job, queue=attempt.queue, attempt=attempt.number, seconds=attempt.seconds))
@@ -170,6 +233,13 @@ def _settle_failed(attempt: Attempt, outcome: Outcome, action: Action, error: Ex
         action=type(action).__name__.lower(),
         reason=_text(error) if failure is None else f"{_text(error)} (the job had failed: {failure})",
     )
+
+
+def _bundle_failed(received: Received, bundle: Bundle, action: str, error: Exception) -> JobEvent:
+    attempt = received.message.dequeue_count
+    if isinstance(error, LeaseLost):
+        return LeaseLostEvent(job=bundle.job, queue=received.queue, attempt=attempt, reason=str(error))
+    return SettleFailed(job=bundle.job, queue=received.queue, attempt=attempt, action=action, reason=_text(error))
 
 
 def _text(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """How many jobs may run, wait their turn, or be on their way to this worker."""
 
 import asyncio
+import math
 import time
 from typing import Final
 
@@ -23,9 +24,14 @@ class Slots:
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self.running = 0
+        self._settling = 0
+        """Jobs that ended and hold their leases until the broker has been told."""
         self.waiting = 0
-        """Messages received and not started."""
+        """Jobs received and not started."""
         self._asked_for = 0
+        """Messages."""
+        self._jobs_each = 1.0
+        """How many jobs a message carries, as the last ones did."""
         self._ended = 0
         self._rate = 0.0
         self._since = time.monotonic()
@@ -41,11 +47,17 @@ class Slots:
         """Return how many messages to ask for now: a full batch, or whatever can start when nothing else waits."""
         if not self._open:
             return 0
-        on_the_way = self.waiting + self._asked_for
-        room = self._concurrency + self._prefetch() - self.running - on_the_way
-        if room >= MAX_BATCH:
-            return MAX_BATCH
+        on_the_way = self.waiting + self._asked_for * self._jobs_each
+        soon = max(self._prefetch() - self._settling, 0)
+        room = math.ceil((self.free + soon - on_the_way) / self._jobs_each)
+        if room >= MAX_BATCH / self._jobs_each:
+            return min(room, MAX_BATCH)
         return max(room, 0) if not on_the_way else 0
+
+    def received(self, *, messages: int, jobs: int) -> None:
+        """Note that messages came, and how many jobs they carry."""
+        self.waiting += jobs
+        self._jobs_each = max(jobs / messages, 1.0)
 
     def set_open(self, *, to_more: bool) -> None:
         """Say whether any message is wanted, whatever room there is."""
@@ -71,7 +83,13 @@ class Slots:
     def ended(self) -> None:
         """Note that a running job left its slot."""
         self.running -= 1
+        self._settling += 1
         self._ended += 1
+        self._change.set()
+
+    def settled(self) -> None:
+        """Note that what became of an ended job is settled."""
+        self._settling -= 1
         self._change.set()
 
     async def changed(self) -> None:
@@ -87,4 +105,4 @@ class Slots:
             self._ended, self._since = 0, now
         # Within the first window the rate so far is the best guess there is.
         rate = max(self._rate, self._ended / _WINDOW) if elapsed < _WINDOW else self._rate
-        return min(int(rate * _SOON), _MOST_WAITING)
+        return min(int(rate * _SOON), int(_MOST_WAITING * self._jobs_each))

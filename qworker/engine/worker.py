@@ -242,10 +242,11 @@ class Worker:
             Received(message, Lease(queue, message, length=length, began=began), queue.name) for message in messages
         ]
         self._keeper.keep(each.lease for each in received)
-        for each in received:
+        opened = [one for each in received for one in self._pipeline.open(each)]
+        for each in opened:
             self._turns.add(each, alone=self._pipeline.must_be_alone(each))
         faultpoint("received")
-        self._slots.waiting += len(received)
+        self._slots.received(messages=len(received), jobs=len(opened))
         if self._stop_reason is None:
             self._start_waiting()
         else:
@@ -255,7 +256,8 @@ class Worker:
         while self._may_start() and (received := self._turns.take()) is not None:
             self._slots.started()
             self._started += 1
-            self._hold(received, self._pipeline.handle(received, self._leave_slot))
+            handling = self._hold(received, self._pipeline.handle(received, self._leave_slot))
+            handling.add_done_callback(lambda _: self._slots.settled())
         self._slots.set_open(to_more=self._turns.open)
         if self.has_started_all and self._stop_reason is None:
             self.request_stop(f"it has started {self._started} jobs")
@@ -284,13 +286,15 @@ class Worker:
             self._slots.waiting -= 1
             self._hold(received, self._pipeline.release(received, "its worker stopped before it began"))
 
-    def _hold(self, received: Received, work: Coroutine[Any, Any, None]) -> None:
+    def _hold(self, received: Received, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._in_hand.add(task)
         task.add_done_callback(partial(self._let_go, received))
+        return task
 
     def _let_go(self, received: Received, task: asyncio.Task[None]) -> None:
-        self._keeper.drop(received.lease)
+        if received.let_go():
+            self._keeper.drop(received.lease)
         self._turns.ended(received)
         self._in_hand.discard(task)
         self._last_active = time.monotonic()

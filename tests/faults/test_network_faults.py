@@ -258,7 +258,7 @@ def test_access_denied_and_granted_again(
     seconds = fault.scale(short=8.0, full=65.0)
     second = f"{stage.queue}-2"
     stage.enqueue_many(jobs.rest, [(1, 4.0)])
-    worker = stage.worker("-q", f"{stage.queue},{second}", "--lease", "60")
+    worker = stage.worker("-q", f"{stage.queue},{second}", "--lease", "120")
     wait_until(stage.history.lines, what="the start")
     poison = [f"{queue}-poison" for queue in (stage.queue, second)]
     wait_until(
@@ -338,10 +338,14 @@ async def test_answers_that_trickle(proxied_bench: Bench, fault_proxy: FaultProx
 @pytest.mark.parametrize("limit", [100, 500])
 async def test_a_throttled_account(proxied_bench: Bench, fault_proxy: FaultProxy, fault: Fault, limit: int) -> None:
     bench, count = proxied_bench, fault.scale(short=3, full=20) * limit
-    await bench.rest.aenqueue_many([(n, 0.0) for n in range(count)])
+    few = 2 * limit  # of many messages in a queue, Azurite takes long to find the next
+    await bench.rest.aenqueue_many([(n, 0.0) for n in range(few)])
     fault_proxy.throttle = limit
     began, done_before = time.monotonic(), len(fault_proxy.log)
     async with bench.worker(concurrency=32, lease=6) as worker:
+        for first in range(few, count, 50):
+            await until(lambda done=first - few: len(worker.of(JobSucceeded)) > done, "room for more", within=600)
+            await bench.rest.aenqueue_many([(n, 0.0) for n in range(first, min(first + 50, count))])
         await until(lambda: len(worker.of(JobSucceeded)) == count, "the end of all", within=600)
         took = time.monotonic() - began
     asked = len(fault_proxy.log) - done_before

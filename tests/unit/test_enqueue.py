@@ -49,7 +49,7 @@ def enqueuer(broker: ScriptedBroker) -> Enqueuer:
 
 
 async def put(enqueuer: Enqueuer, *jobs: Job) -> None:
-    await enqueuer.put(jobs, enqueuer.bodies(jobs), SENDING)
+    await enqueuer.put(enqueuer.parcels(jobs), SENDING)
 
 
 def many(count: int) -> list[Job]:
@@ -70,21 +70,21 @@ async def test_nothing_is_nothing(enqueuer: Enqueuer, queue: ScriptedQueue) -> N
 
 
 def test_bodies_can_be_base64(broker: ScriptedBroker) -> None:
-    [body] = Enqueuer(broker, "base64").bodies([JOB])
-    assert encode(JOB, "base64") == body
+    [parcel] = Enqueuer(broker, "base64").parcels([JOB])
+    assert encode(JOB, "base64") == parcel.body
 
 
 def test_a_body_of_exactly_64_kib_is_taken(enqueuer: Enqueuer) -> None:
     room = MAX_BODY_BYTES - len(encode(Job("j1", "mail.send", [""])))
-    assert MAX_BODY_BYTES == len(enqueuer.bodies([Job("j1", "mail.send", ["x" * room])])[0])
+    assert MAX_BODY_BYTES == len(enqueuer.parcels([Job("j1", "mail.send", ["x" * room])])[0].body)
     with pytest.raises(MessageTooLarge) as caught:
-        enqueuer.bodies([Job("j1", "mail.send", ["x" * (room + 1)])])
+        enqueuer.parcels([Job("j1", "mail.send", ["x" * (room + 1)])])
     assert (65_537, 65_536) == (caught.value.size, caught.value.limit)
 
 
 def test_headers_that_are_no_text_are_refused(enqueuer: Enqueuer) -> None:
     with pytest.raises(InvalidArguments, match="can't be sent as JSON"):
-        enqueuer.bodies([Job("j1", "mail.send", headers={"name": "\ud800"})])
+        enqueuer.parcels([Job("j1", "mail.send", headers={"name": "\ud800"})])
 
 
 async def test_a_missing_queue_is_created(enqueuer: Enqueuer, broker: ScriptedBroker, queue: ScriptedQueue) -> None:

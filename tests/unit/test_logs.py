@@ -77,6 +77,12 @@ LINES = [
     ),
     (events.JobStuck(**COMMON, seconds=7.0), "error", "job.stuck", ONE | {"seconds": 7.0}),
     (
+        events.BundleSplit(message_id="b1", queue="mail", jobs=87, dequeue_count=3),
+        "warning",
+        "bundle.split",
+        {"jobs": 87, "reason": "its delivery 2 was not finished", "queue": "mail", "bundle": "b1"},
+    ),
+    (
         events.LoopBlocked(seconds=1.5, job=JOB, where="mail.py:9 in send"),
         "warning",
         "loop.blocked",

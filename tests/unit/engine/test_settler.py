@@ -9,7 +9,8 @@ import pytest
 from doubles import ScriptedBroker, ScriptedQueue, message
 from qworker import App
 from qworker.brokers.base import MAX_BODY_BYTES, Urgency
-from qworker.engine import settler as settler_module
+from qworker.engine import persist as persist_module
+from qworker.engine import poisoner as poisoner_module
 from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
@@ -49,8 +50,8 @@ BODY = '{"task":"counted","from":"elsewhere","kwargs":{ }}'
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settler_module, "_PAUSES", (0.001, 0.002))
-    monkeypatch.setattr(settler_module, "_POISON_TRIES", 0.2)
+    monkeypatch.setattr(persist_module, "_PAUSES", (0.001, 0.002))
+    monkeypatch.setattr(poisoner_module, "_TRIES", 0.2)
 
 
 @pytest.fixture

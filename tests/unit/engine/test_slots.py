@@ -24,6 +24,7 @@ def start(slots: Slots, count: int) -> None:
 def end(slots: Slots, count: int) -> None:
     for _ in range(count):
         slots.ended()
+        slots.settled()
 
 
 def test_asks_for_what_can_run(clock: FakeClock) -> None:
@@ -128,7 +129,54 @@ async def test_asks_for_nothing_while_it_is_closed() -> None:
     assert 4 == slots.wanted()
 
 
-@pytest.mark.parametrize("change", ["unreserve", "started", "ended"])
+def test_less_is_prefetched_while_settling_lags_behind(clock: FakeClock) -> None:
+    slots = Slots(4)
+    start(slots, 4)
+    for _ in range(40):
+        slots.ended()
+        start(slots, 1)
+    clock.advance(0.25)  # 160 a second, of which none is settled
+    slots.waiting = 8
+    assert 0 == slots.wanted()
+    for _ in range(40):
+        slots.settled()
+    assert MAX_BATCH == slots.wanted()
+
+
+def test_what_is_not_settled_takes_no_free_slot(clock: FakeClock) -> None:
+    slots = Slots(4)
+    start(slots, 4)
+    for _ in range(4):
+        slots.ended()
+    clock.advance(10)
+    assert 4 == slots.wanted()
+
+
+def test_a_message_of_many_jobs_fills_the_room_of_many(clock: FakeClock) -> None:
+    slots = Slots(16)
+    assert 16 == slots.wanted()
+    slots.received(messages=2, jobs=200)
+    assert (200, 0) == (slots.waiting, slots.wanted())
+    slots.waiting = 0
+    assert 1 == slots.wanted()
+    slots.reserve(1)
+    assert 0 == slots.wanted()
+
+
+def test_quick_jobs_of_bundles_are_prefetched_for_as_long(clock: FakeClock) -> None:
+    slots = Slots(4)
+    slots.received(messages=1, jobs=100)
+    start(slots, 4)
+    for _ in range(2000):
+        end(slots, 1)
+        start(slots, 1)
+    clock.advance(0.25)  # 8,000 a second: 4,000 within half a second
+    assert MAX_BATCH == slots.wanted()
+    slots.waiting = 2000
+    assert 20 == slots.wanted()
+
+
+@pytest.mark.parametrize("change", ["unreserve", "started", "ended", "settled"])
 async def test_tells_of_room(change: str) -> None:
     slots = Slots(4)
     slots.waiting = slots.running = 1
