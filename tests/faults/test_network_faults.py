@@ -344,7 +344,8 @@ async def test_a_throttled_account(proxied_bench: Bench, fault_proxy: FaultProxy
     began, done_before = time.monotonic(), len(fault_proxy.log)
     async with bench.worker(concurrency=32, lease=6) as worker:
         for first in range(few, count, 50):
-            await until(lambda done=first - few: len(worker.of(JobSucceeded)) > done, "room for more", within=600)
+            enough = partial(lambda done: len(worker.of(JobSucceeded)) > done, first - few)
+            await until(enough, "room for more", within=600)
             await bench.rest.aenqueue_many([(n, 0.0) for n in range(first, min(first + 50, count))])
         await until(lambda: len(worker.of(JobSucceeded)) == count, "the end of all", within=600)
         took = time.monotonic() - began
