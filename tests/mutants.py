@@ -64,9 +64,9 @@ MUTANTS: Final = (
             ),
             Edit(
                 "qworker/engine/worker.py",
-                "            self._hold(received, self._pipeline.handle",
+                "            handling = self._hold(received, self._pipeline.handle",
                 "            self._keeper.keep([received.lease])\n"
-                "            self._hold(received, self._pipeline.handle",
+                "            handling = self._hold(received, self._pipeline.handle",
             ),
         ),
         "32 or batch",
