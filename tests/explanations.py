@@ -11,6 +11,9 @@ An execution B that follows A of the same message is explained by what became of
   the message was lost.
 
 A second message with the same job is a copy: explained if an answer to a put was lost, or the job was replayed.
+
+An execution in a bundle is settled with the bundle: until that is deleted, or renewed without it, the end of its
+process explains another whatever became of it; and one that had got a message of its own meanwhile may get a copy.
 """
 
 import signal
@@ -26,6 +29,7 @@ NOTICED_WITHIN: Final = 2.0
 """Seconds between a death and the line that tells of it; a process may also begin a job just after its killer wrote."""
 REAPPEARS: Final = frozenset({"retried", "released", "snoozed"})
 """As what a message is settled that comes again."""
+_FINAL: Final = frozenset({"succeeded", "expired", "poisoned"})
 _GRACEFUL: Final = frozenset({0, signal.SIGTERM, signal.SIGINT, signal.SIGCONT})
 _FROZEN: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP})
 _ANSWERED: Final = frozenset({"Answer", "Throttle", "Shuffle", "CloseAfterAnswer"})
@@ -44,6 +48,8 @@ class Execution:
     """Its process, and the worker that this is a child of."""
     at: float
     message: str | None
+    bundle: str | None = None
+    """The message, if it carries other jobs too."""
     settled: Line | None = None
     stuck: bool = False
 
@@ -131,7 +137,7 @@ class Causes:
                 return self._end_of(first, second) or Explanation("lease lost", first.settled["at"])
             case "failed":
                 return self._fault("not settled", first, second, {"update", "delete", "put"}, answered=True)
-            case None:
+            case settled_as if settled_as is None or (first.bundle and settled_as in _FINAL):
                 answer = self._fault("answer lost", first, second, {"update", "delete"})
                 return self._end_of(first, second) or answer
             case _:
@@ -149,6 +155,15 @@ class Causes:
     def _lost_put_in(self, faults: Iterable[Line], put_by: Collection[float]) -> bool:
         return any(
             _lost_put(fault) and any(fault["at"] <= at <= fault["at"] + _PUT_TRIES for at in put_by) for fault in faults
+        )
+
+    def ended(self, execution: Execution) -> bool:
+        """Say whether the process that ran it was killed, frozen or died after that."""
+        return any(
+            line["at"] >= execution.at - NOTICED_WITHIN
+            for ends in (self._deaths, self._stops)
+            for pid in execution.pids
+            for line in ends.get(pid, ())
         )
 
     def _end_of(self, first: Execution, second: Execution) -> Explanation | None:
@@ -182,7 +197,7 @@ class Causes:
         *,
         answered: bool = False,
     ) -> Explanation | None:
-        named = self._faults_of.get(first.message or "", ())
+        named = self._faults_of.get(first.message or first.bundle or "", ())
         unnamed = (fault for fault in self._unnamed if first.at <= fault["at"])
         ats = [
             fault["at"]

@@ -181,7 +181,7 @@ class _JobHistory:
                 pids = (line["pid"], line["worker"]) if "worker" in line else (line["pid"],)
                 self.ns.add(line.get("n"))
                 self.executions.append(
-                    Execution(self.job, line["attempt"], pids, line["at"], line.get("message")),
+                    Execution(self.job, line["attempt"], pids, line["at"], line.get("message"), line.get("bundle")),
                 )
             case "end":
                 self.done = True
@@ -249,7 +249,7 @@ class _JobHistory:
     def _judge_next(self, first: Execution, second: Execution) -> None:
         explanation = self._causes.explain(first, second, over=self._over_between(first, second))
         if explanation is None:
-            if second.message is None and self._copied():
+            if (second.message is None or second.message != first.message) and self._copied():
                 self.recovered.append(Recovery(self.job, "copy", 0.0))
             else:
                 self.unexplained += 1
@@ -268,7 +268,8 @@ class _JobHistory:
 
     def _copied(self) -> bool:
         messages = {execution.message for execution in self.executions if execution.message}
-        return self.uncertain or self.replayed or self._causes.explain_copy(messages, self._put_by)
+        of_bundle = any(execution.bundle and self._causes.ended(execution) for execution in self.executions)
+        return self.uncertain or self.replayed or of_bundle or self._causes.explain_copy(messages, self._put_by)
 
     def _check_number(self, first: Execution, second: Execution) -> None:
         """A delivery that ended unsettled may have been a release that was applied: then its number comes again."""

@@ -159,11 +159,13 @@ class Stage:
         """Enqueue one call and note it."""
         return self.enqueue_many(task, [args], may_poison=may_poison)[0]
 
-    def enqueue_many(self, task: Task[..., Any], calls: Iterable[Call], *, may_poison: bool = False) -> list[Job]:
+    def enqueue_many(
+        self, task: Task[..., Any], calls: Iterable[Call], *, may_poison: bool = False, bundle: int = 1
+    ) -> list[Job]:
         """Enqueue calls, whose first argument is n, and note those that were accepted."""
         noted = {"what": "enqueued"} | ({"may_poison": True} if may_poison else {})
         try:
-            made = task.using(queue=self.queue).enqueue_many(calls)
+            made = task.using(queue=self.queue, bundle=bundle).enqueue_many(calls)
         except PartlyEnqueued as partly:
             self.history.note_all(noted | {"job": job} for job in partly.accepted)
             self.history.note_all({"what": "uncertain", "job": job} for job in partly.uncertain)

@@ -55,6 +55,8 @@ class Harness(ABC):
 
     tolerance: float
     """Seconds by which the duration of a call may blur a moment."""
+    counts_expired: bool = False
+    """Whether what has expired may be counted until the broker clears it away."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -86,6 +88,7 @@ class RealHarness(Harness):
     """A broker whose clock is a real one: time passes by waiting."""
 
     tolerance = 0.25
+    counts_expired = True
 
     def now(self) -> float:
         """Return the real time."""

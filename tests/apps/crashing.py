@@ -98,3 +98,19 @@ def throw_in_child(n: int, what: str, *, ctx: Context = INJECTED) -> None:
     if ctx.attempt == 1:
         RAISES[what]()
     note("end", n, ctx)
+
+
+@app.task(max_attempts=3, backoff=_AT_ONCE)
+async def fails_once(n: int, *, ctx: Context = INJECTED) -> None:
+    note("start", n, ctx)
+    if ctx.attempt == 1:
+        raise ValueError("the first time")
+    note("end", n, ctx)
+
+
+@app.task
+async def rest_at_most(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+    """Take so long, but no longer than this worker's environment says."""
+    note("start", n, ctx)
+    await asyncio.sleep(min(seconds, float(os.environ.get("LONGEST", "inf"))))
+    note("end", n, ctx)

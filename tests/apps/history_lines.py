@@ -56,10 +56,15 @@ def now() -> dict[str, Any]:
     return written
 
 
-def message_of(ctx: Context) -> str | None:
-    """Return the id of a handler's message, which handlers aren't told; None in a child process."""
+def message_of(ctx: Context) -> dict[str, str | None]:
+    """Return the id of a handler's message, which handlers aren't told; None in a child process.
+
+    That of a bundle is told by another name: each of its jobs may have a message of its own later.
+    """
     attempt = next(iter(getattr(ctx._save_state, "args", ())), None)
-    return None if attempt is None else str(attempt.lease.message_id)
+    message = None if attempt is None else str(attempt.lease.message_id)
+    in_bundle = attempt is not None and attempt.part is not None
+    return {"message": None, "bundle": message} if in_bundle else {"message": message}
 
 
 def listen(event: Event) -> None:
@@ -72,16 +77,16 @@ def listen(event: Event) -> None:
         line = {"what": "stuck", "job": event.job.id, "attempt": event.attempt}
     elif isinstance(event, JobEvent) and type(event) in _SETTLED:
         line = {"what": "settled", "as": _SETTLED[type(event)], "job": event.job.id, "attempt": event.attempt}
-        line["message"] = _message_settled(event.job.id)
+        line |= _message_settled(event.job.id)
     else:
         return
     append(FILE, line | now())
 
 
-def _message_settled(job: str) -> str | None:
+def _message_settled(job: str) -> dict[str, str | None]:
     """Return the id of the message whose handler ran in this asyncio task; None if none was called."""
     try:
         ctx = current()
     except NoContext:
-        return None
-    return message_of(ctx) if ctx.job_id == job else None
+        return {"message": None}
+    return message_of(ctx) if ctx.job_id == job else {"message": None}

@@ -15,8 +15,8 @@ app = App(listeners=[] if FILE is None else [listen])
 def note(what: str, n: int, ctx: Context) -> None:
     """Write down what a handler does."""
     assert FILE is not None
-    line = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt, "message": message_of(ctx)}
-    append(FILE, line | now())
+    line = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt}
+    append(FILE, line | message_of(ctx) | now())
 
 
 @app.task
