@@ -24,7 +24,7 @@ from troubled import Bench, until
 
 LEASE: Final = 2
 FEW: Final = ("--lease", str(LEASE), "-c", "4")
-POINTS: Final = (
+POINTS: Final[tuple[str, ...]] = (
     "received",
     "before-handler",
     "in-handler",
