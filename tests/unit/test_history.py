@@ -481,3 +481,59 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
         file.write('{"what": "end", "n"')
     assert (Counter({1: 1, 2: 1}), Counter({1: 1})) == (history.count(), history.count("end"))
     assert all({"pid", "at"} <= line.keys() for line in history.read())
+
+
+# Bundles: their jobs are settled with the message, and may go on in messages of their own
+
+
+def in_bundle(told: Told, kind: str = "succeeded") -> None:
+    told.say("start", job="a", n=0, attempt=1, pid=1, message=None, bundle="b")
+    told.end()
+    told.settled(kind)
+
+
+def test_a_job_of_a_bundle_that_is_repeated_for_no_reason_is_unexplained(told: Told) -> None:
+    in_bundle(told)
+    told.done(attempt=2, pid=2)
+    assert {"a"} == told.verdict().unexplained
+
+
+@pytest.mark.parametrize("kind", ["succeeded", "poisoned"])
+def test_until_its_bundle_is_settled_a_kill_explains_another_execution(told: Told, kind: str) -> None:
+    in_bundle(told, kind)
+    told.kill(1)
+    told.done(attempt=2, pid=2)
+    verdict = told.verdict()
+    verdict.assert_clean()
+    assert {"killed": 1} == verdict.reasons
+
+
+def test_a_kill_of_another_process_explains_nothing(told: Told) -> None:
+    in_bundle(told)
+    told.kill(3)
+    told.done(attempt=2, pid=2)
+    assert {"a"} == told.verdict().unexplained
+
+
+def test_a_lost_answer_about_the_bundle_explains_another_execution(told: Told) -> None:
+    in_bundle(told)
+    told.fault("delete", "b")
+    told.done(attempt=2, pid=2)
+    told.verdict().assert_clean()
+
+
+def test_a_retry_that_got_its_message_before_the_kill_may_have_a_copy(told: Told) -> None:
+    told.say("start", job="a", n=0, attempt=1, pid=1, message=None, bundle="b")
+    told.settled("retried")
+    told.kill(1)
+    told.done(attempt=2, pid=2, message="m1")
+    told.done(attempt=2, pid=2, message="m2")
+    told.verdict().assert_clean()
+
+
+def test_a_retry_without_a_kill_has_no_copy(told: Told) -> None:
+    told.say("start", job="a", n=0, attempt=1, pid=1, message=None, bundle="b")
+    told.settled("retried")
+    told.done(attempt=2, pid=2, message="m1")
+    told.done(attempt=2, pid=2, message="m2")
+    assert {"a"} == told.verdict().unexplained
