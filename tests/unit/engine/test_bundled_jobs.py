@@ -1,6 +1,7 @@
 """Jobs that share a message: each is run and settled by itself, and the message once for all."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -411,6 +412,25 @@ async def test_a_lost_lease_stops_all_of_its_handlers_and_touches_nothing(record
     assert {"j1", "j2"} == {event.job.id for event in recorder.of(LeaseLost)}
     assert [] == queue.called("delete") + queue.called("put")
     assert 1 == len(queue.called("update"))
+
+
+async def test_what_ends_after_the_lease_was_lost_has_not_succeeded(recorder: EventRecorder) -> None:
+    app, _, queue = scripted(Job("j1", "stubborn"), Job("j2", "failing"))
+    queue.will("update", LostLease("m1"))
+
+    @app.task(name="stubborn")
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    @app.task(name="failing")
+    async def failing() -> None:
+        await asyncio.Event().wait()
+
+    async with app.worker(listeners=[recorder], lease=2):
+        await until(lambda: len(recorder.of(LeaseLost)) == 2)
+    assert [] == recorder.of(JobSucceeded)
+    assert [] == queue.called("delete") + queue.called("put")
 
 
 async def test_a_bundle_that_can_not_be_deleted_is_told_of_once(recorder: EventRecorder) -> None:
