@@ -13,7 +13,8 @@ An execution B that follows A of the same message is explained by what became of
 A second message with the same job is a copy: explained if an answer to a put was lost, or the job was replayed.
 
 An execution in a bundle is settled with the bundle: until that is deleted, or renewed without it, the end of its
-process explains another whatever became of it; and one that had got a message of its own meanwhile may get a copy.
+process explains another whatever became of it; and one that had got a message of its own meanwhile may get a copy, also
+when a worker ended that took its bundle apart.
 """
 
 import signal

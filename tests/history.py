@@ -2,7 +2,8 @@
 
 Each line is a JSON object with ``what``, ``at`` (``time.monotonic()``, which all processes share) and ``pid``:
 
-- producers: ``enqueued`` with job and n, once enqueue has returned (``may_poison`` if the poison queue is a good end),
+- producers: ``enqueued`` with job and n, once enqueue has returned (``may_poison`` if the poison queue is a good end;
+  ``bundled`` if its message may carry others),
   ``uncertain`` with job, ``enqueueing`` with n by those that may be killed, ``replayed`` with job;
 - handlers: ``start``, ``end`` and others with job, n, attempt, message;
 - the worker: ``settled`` with as, job, attempt, message (null if no handler was called); ``stuck``;
@@ -161,7 +162,7 @@ class _JobHistory:
         self.job = job
         self.executions: list[Execution] = []
         self.settled: list[Line] = []
-        self.enqueued = self.uncertain = self.replayed = self.done = self.may_poison = False
+        self.enqueued = self.uncertain = self.replayed = self.done = self.may_poison = self.bundled = False
         self.ns: set[Any] = set()
         self._put_by: list[float] = []
         """When an enqueue of it returned."""
@@ -194,6 +195,7 @@ class _JobHistory:
                 self.enqueued = True
                 self._put_by.append(line["at"])
                 self.may_poison = self.may_poison or line.get("may_poison", False)
+                self.bundled = self.bundled or line.get("bundled", False)
             case "uncertain":
                 self.uncertain = True
                 self._put_by.append(line["at"])
@@ -268,8 +270,14 @@ class _JobHistory:
 
     def _copied(self) -> bool:
         messages = {execution.message for execution in self.executions if execution.message}
-        of_bundle = any(execution.bundle and self._causes.ended(execution) for execution in self.executions)
-        return self.uncertain or self.replayed or of_bundle or self._causes.explain_copy(messages, self._put_by)
+        by_broker = self._causes.explain_copy(messages, self._put_by)
+        return self.uncertain or self.replayed or by_broker or self._bundle_broken()
+
+    def _bundle_broken(self) -> bool:
+        """Say whether a worker may have ended that had this job's bundle, and had put the job into another message."""
+        if any(execution.bundle and self._causes.ended(execution) for execution in self.executions):
+            return True
+        return self.bundled and self._causes.disturbed(self._put_by[0], self.executions[-1].at)
 
     def _check_number(self, first: Execution, second: Execution) -> None:
         """A delivery that ended unsettled may have been a release that was applied: then its number comes again."""

@@ -163,7 +163,9 @@ class Stage:
         self, task: Task[..., Any], calls: Iterable[Call], *, may_poison: bool = False, bundle: int = 1
     ) -> list[Job]:
         """Enqueue calls, whose first argument is n, and note those that were accepted."""
-        noted = {"what": "enqueued"} | ({"may_poison": True} if may_poison else {})
+        noted: dict[str, Any] = {"what": "enqueued"}
+        noted |= {"may_poison": True} if may_poison else {}
+        noted |= {"bundled": True} if bundle > 1 else {}
         try:
             made = task.using(queue=self.queue, bundle=bundle).enqueue_many(calls)
         except PartlyEnqueued as partly:

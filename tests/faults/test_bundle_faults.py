@@ -136,8 +136,8 @@ def test_a_job_that_ends_its_worker_takes_no_neighbour_of_its_bundle_along(stage
     lives = [encode(Job(f"live-{n}", f"live-{tries}", [n, span])) for n, span in spans]
     dies = encode(Job("killer", f"die-{tries}", [-1, "os._exit"]))
     put(stage, bundled([*lives[:3], dies, *lives[3:]], "text"))
-    stage.history.note_all({"what": "enqueued", "job": f"live-{n}", "n": n} for n, _ in spans)
-    stage.history.note("enqueued", job="killer", n=-1, may_poison=True)
+    stage.history.note_all({"what": "enqueued", "job": f"live-{n}", "n": n, "bundled": True} for n, _ in spans)
+    stage.history.note("enqueued", job="killer", n=-1, may_poison=True, bundled=True)
     deaths = 0
     while True:
         worker = stage.worker("--lease", str(LEASE), "-c", "16", app="crashing")

@@ -537,3 +537,21 @@ def test_a_retry_without_a_kill_has_no_copy(told: Told) -> None:
     told.done(attempt=2, pid=2, message="m1")
     told.done(attempt=2, pid=2, message="m2")
     assert {"a"} == told.verdict().unexplained
+
+
+def test_a_kill_while_its_bundle_was_taken_apart_explains_a_copy() -> None:
+    told = Told()
+    told.enqueued(bundled=True)
+    told.kill(3)
+    told.done(attempt=2, pid=2, message="m1")
+    told.done(attempt=2, pid=2, message="m2")
+    told.verdict().assert_clean()
+    assert {"copy": 1} == told.verdict().reasons
+
+
+def test_a_bundle_explains_no_copy_by_itself() -> None:
+    told = Told()
+    told.enqueued(bundled=True)
+    told.done(message="m1")
+    told.done(message="m2")
+    assert {"a"} == told.verdict().unexplained
