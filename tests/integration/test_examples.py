@@ -56,6 +56,17 @@ def test_first_task() -> None:
     assert "Hello, you!" not in output
 
 
+def test_many_small_jobs() -> None:
+    produce, work = commands("many_small_jobs")
+
+    assert "1,000 jobs are in 10 messages\n" == run(produce)
+
+    output = run(work)
+    assert 999 == len(log_lines(output, "job.succeeded"))
+    [given_up] = log_lines(output, "job.poisoned")
+    assert "Reject: sensor 13 is broken" in given_up["error"]
+
+
 def test_async_lifespan() -> None:
     (*produce, _, _), work = commands("async_lifespan")
 
