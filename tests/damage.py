@@ -106,10 +106,10 @@ KINDS: Final[dict[str, Damage]] = {
 } | {f"rubbish in page {page}": _rubbish_in_page(page) for page in range(8)}
 
 
-def flip(file: Path, random: Random) -> str:
-    """Change a byte or some in a row, in the header as often as anywhere else; say which."""
+def flip(file: Path, random: Random, *, within: tuple[int, int] | None = None) -> str:
+    """Change a byte or some in a row, in the header as often as anywhere else unless told where; say which."""
     content = file.read_bytes()
-    begin = random.randrange(*random.choice([(0, _HEADER), (_HEADER, len(content) - 16)]))
+    begin = random.randrange(*(within or random.choice([(0, _HEADER), (_HEADER, len(content) - 16)])))
     old = content[begin : begin + random.choice([1, 1, 4, 16])]
     _write(file, _replaced(content, begin, bytes(byte ^ random.randrange(1, 256) for byte in old)))
     return f"{len(old)} bytes at {begin}"
