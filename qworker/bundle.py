@@ -37,8 +37,6 @@ TASK: Final = "qworker.bundle"
 _OUTER_LEVELS: Final = 2
 _SPARE: Final = 64
 """Bytes that are left free for what workers note."""
-_HEAD: Final = f'{{"v":{VERSION},"id":"{new_job_id()}","task":"{TASK}","jobs":['
-_TAIL: Final = "]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def pack(texts: Sequence[str], most: int, encoding: Encoding) -> Iterator[range]
     One that does not fit beside others has a message of its own.
     """
     room = MAX_BODY_BYTES * 3 // 4 if encoding == "base64" else MAX_BODY_BYTES
-    room -= len(_HEAD) + len(_TAIL) + _SPARE
+    room -= len(bundled([], "text")) + _SPARE
     first, left = 0, room
     for number, text in enumerate(texts):
         size = (len(text) if text.isascii() else len(text.encode())) + 1
@@ -76,9 +74,8 @@ def pack(texts: Sequence[str], most: int, encoding: Encoding) -> Iterator[range]
 
 def bundled(texts: Sequence[str], encoding: Encoding) -> str:
     """Return the body of a message that carries these envelopes, given as JSON texts."""
-    return on_the_wire(
-        f'{{"v":{VERSION},"id":"{new_job_id()}","task":"{TASK}","jobs":[{",".join(texts)}{_TAIL}', encoding
-    )
+    jobs = ",".join(texts)
+    return on_the_wire(f'{{"v":{VERSION},"id":"{new_job_id()}","task":"{TASK}","jobs":[{jobs}]}}', encoding)
 
 
 def may_be_bundle(body: str) -> bool:

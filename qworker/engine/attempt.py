@@ -59,9 +59,9 @@ class Attempt:
     @property
     def number(self) -> int:
         """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault, and what was before it."""
-        part, job = self.part, self.job
-        releases = job.releases if part is None else part.bundle.releases
-        return max(self.received.message.dequeue_count - releases, 1) + job.attempts
+        if self.part is not None:
+            return self.part.bundle.number + self.job.attempts
+        return max(self.received.message.dequeue_count - self.job.releases, 1) + self.job.attempts
 
     @property
     def max_attempts(self) -> int:

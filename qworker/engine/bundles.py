@@ -69,20 +69,14 @@ class Bundle:
         """The parts that are not settled."""
         return tuple(self._left)
 
-    @property
-    def over(self) -> bool:
-        """Whether all parts have ended."""
-        return not self._under_way
-
     def settle(self, part: Part) -> None:
         """Note that nothing of a part need be left in the message."""
         self._left.pop(part, None)
 
     def end(self, part: Part) -> bool:
         """Note that a part has ended; return whether it is the last."""
-        was_over = self.over
         self._under_way.discard(part)
-        return self.over and not was_over
+        return not self._under_way
 
     def let_go(self, part: Part) -> bool:
         """Note that no work is under way for a part; return whether there is none for any."""
