@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -35,29 +34,6 @@ from qworker.job import utc_now
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.replay import replay
 from qworker.testing import EventRecorder, FakeClock, arun_until_idle
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def broker(clock: FakeClock) -> AsyncIterator[SqliteBroker]:
-    broker = SqliteBroker(None, clock=clock)
-    await broker.create_queue("default")
-    yield broker
-    await broker.aclose()
-
-
-@pytest.fixture
-def app(broker: SqliteBroker) -> App:
-    return App(broker=broker)
-
-
-@pytest.fixture
-def recorder() -> EventRecorder:
-    return EventRecorder()
 
 
 async def poisoned(broker: SqliteBroker) -> list[PoisonRecord]:

@@ -45,30 +45,6 @@ from qworker.poison import PoisonRecord, decode_poison
 from qworker.testing import EventRecorder, FakeClock, arun_until_idle
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """Return the broker's: the lease of the engine runs on the machine's own."""
-    return FakeClock()
-
-
-@pytest.fixture
-async def broker(clock: FakeClock) -> AsyncIterator[SqliteBroker]:
-    broker = SqliteBroker(None, clock=clock)
-    await broker.create_queue("default")
-    yield broker
-    await broker.aclose()
-
-
-@pytest.fixture
-def app(broker: SqliteBroker) -> App:
-    return App(broker=broker)
-
-
-@pytest.fixture
-def recorder() -> EventRecorder:
-    return EventRecorder()
-
-
 async def poisoned(broker: SqliteBroker, queue: str = "default") -> list[PoisonRecord]:
     return [decode_poison(found.body) for found in await broker.queue(f"{queue}-poison").peek(32)]
 
