@@ -34,7 +34,8 @@ from qworker.brokers.azure_errors import (
     refusal_of,
     translate,
 )
-from qworker.brokers.azure_transport import CautiousTransport
+from qworker.brokers.azure_messages import MessageRequests, new_pipeline
+from qworker.brokers.azure_transport import BareTransport, CautiousTransport
 from qworker.brokers.base import (
     Broker,
     Message,
@@ -59,7 +60,6 @@ API_VERSION: Final = "2025-11-05"
 _PUBLIC_CLOUD: Final = ".queue.core.windows.net"
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
-_FOREVER: Final = -1
 _NOBODYS: Final = ("00000000-0000-0000-0000-000000000000", "AgAAAAMAAAAAAAAAAAAAAAAAAAA=")
 """A message id and a receipt that are well formed, and no message's."""
 
@@ -218,8 +218,9 @@ class AzureBroker(Broker):
         if connections is None:
             for closed in [other for other in tuple(self._connections) if other.is_closed()]:
                 self._connections.pop(closed, None)
-            service = self._open_service(_new_session(_KEEP_ALIVE[self._scheme]), self._call_timeout)
-            connections = self._connections[loop] = _Connections(service)
+            session = _new_session(_KEEP_ALIVE[self._scheme], self._call_timeout)
+            service = self._open_service(session, self._call_timeout)
+            connections = self._connections[loop] = _Connections(service, session)
         return connections
 
 
@@ -249,24 +250,14 @@ class AzureQueue(Queue):
         check_put(delay, ttl)
         check_text(check_body(body))
 
-        async def put(client: QueueClient) -> str:
-            time_to_live = _FOREVER if ttl is None else ttl
-            return _given((await client.send_message(body, visibility_timeout=delay, time_to_live=time_to_live)).id)
-
-        return await self.ask(PUT, put, body=body)
+        return await self._ask_of_messages(PUT, lambda messages: messages.put(body, delay, ttl), body=body)
 
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         """Lease visible messages; see Queue.get."""
         check_limit(limit)
         check_lease(visibility)
 
-        async def get(client: QueueClient) -> list[Message]:
-            # One page is one request; iterating over the messages instead would go on until the queue is empty.
-            pages = client.receive_messages(messages_per_page=limit, visibility_timeout=visibility).by_page()
-            page = await anext(pages, None)
-            return [] if page is None else [_message(received) async for received in page]
-
-        return await self.ask(GET, get)
+        return await self._ask_of_messages(GET, lambda messages: messages.get(limit, visibility))
 
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:
         """Look at visible messages; see Queue.peek."""
@@ -283,15 +274,13 @@ class AzureQueue(Queue):
         if body is not None:
             check_text(check_body(body))
 
-        async def update(client: QueueClient) -> str:
-            updated = await client.update_message(message_id, receipt, body, visibility_timeout=visibility)
-            return _given(updated.pop_receipt)
-
-        return await self.ask(UPDATE, update, message_id, body or "")
+        return await self._ask_of_messages(
+            UPDATE, lambda messages: messages.update(message_id, receipt, visibility, body), message_id, body or ""
+        )
 
     async def delete(self, message_id: str, receipt: str) -> None:
         """Delete a leased message; see Queue.delete."""
-        await self.ask(DELETE, lambda client: client.delete_message(message_id, receipt), message_id)
+        await self._ask_of_messages(DELETE, lambda messages: messages.delete(message_id, receipt), message_id)
 
     async def clear(self) -> None:
         """Delete all messages, the invisible ones too."""
@@ -314,7 +303,7 @@ class AzureQueue(Queue):
         """
         try:
             if right == "put":
-                await self.ask(PUT, lambda client: client.send_message("", visibility_timeout=7, time_to_live=1))
+                await self._ask_of_messages(PUT, lambda messages: messages.put("", delay=7, ttl=1))
             elif right == "update":
                 await self.update(*_NOBODYS, visibility=0)
             else:
@@ -324,24 +313,30 @@ class AzureQueue(Queue):
         except BrokerError:
             pass
 
-    async def ask(
+    async def ask(self, operation: Operation, call: Callable[[QueueClient], Awaitable[T]]) -> T:
+        """Make one request of this queue."""
+        request = Request(operation, self._broker.label, self.name)
+        return await self._broker.ask(request, lambda connections: call(connections.queue(self.name)))
+
+    async def _ask_of_messages(
         self,
         operation: Operation,
-        call: Callable[[QueueClient], Awaitable[T]],
+        call: Callable[[MessageRequests], Awaitable[T]],
         message_id: str = "",
         body: str = "",
     ) -> T:
-        """Make one request of this queue."""
         request = Request(operation, self._broker.label, self.name, message_id, body)
-        return await self._broker.ask(request, lambda connections: call(connections.queue(self.name)))
+        return await self._broker.ask(request, lambda connections: call(connections.messages(self.name)))
 
 
 class _Connections:
     """What one event loop needs to talk to the service: a pool of connections, and clients that share it."""
 
-    def __init__(self, service: QueueServiceClient) -> None:
+    def __init__(self, service: QueueServiceClient, session: aiohttp.ClientSession) -> None:
         self.service = service
+        self._pipeline = new_pipeline(service, BareTransport(session))
         self._queues: dict[str, QueueClient] = {}
+        self._messages: dict[str, MessageRequests] = {}
 
     def queue(self, name: str) -> QueueClient:
         """Return the client of a queue; making one costs more than a request."""
@@ -349,6 +344,13 @@ class _Connections:
         if client is None:
             client = self._queues[name] = self.service.get_queue_client(name)
         return client
+
+    def messages(self, name: str) -> MessageRequests:
+        """Return what asks for the messages of a queue."""
+        requests = self._messages.get(name)
+        if requests is None:
+            requests = self._messages[name] = MessageRequests(self._pipeline, self.queue(name).url, API_VERSION)
+        return requests
 
     async def close(self) -> None:
         """Close the pool, and the credential if it has connections of its own."""
@@ -392,12 +394,15 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
         raise _ConnectionLost(type(error).__name__) from None
 
 
-def _new_session(keep_alive: float) -> aiohttp.ClientSession:
+def _new_session(keep_alive: float, call_timeout: float) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_on_headers_sent)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
         cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "User-Agent": "qworker"},
+        skip_auto_headers=("Content-Type",),  # which is signed, and is not to be added behind a signature
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=call_timeout / 2),
         auto_decompress=False,
         middlewares=(_send_once,),
         trace_configs=[trace],
@@ -468,17 +473,6 @@ def _given(value: T | None) -> T:
     if value is None:
         raise ValueError("the answer lacks a value")
     return value
-
-
-def _message(received: QueueMessage) -> Message:
-    return Message(
-        id=_given(received.id),
-        receipt=_given(received.pop_receipt),
-        dequeue_count=_given(received.dequeue_count),
-        body=_body(received),
-        inserted_at=_given(received.inserted_on),
-        expires_at=_expiry(received),
-    )
 
 
 def _peeked(seen: QueueMessage) -> PeekedMessage:

@@ -84,6 +84,14 @@ class Refusal:
         return f"{self.status} {self.code}".rstrip()
 
 
+class Refused(Exception):
+    """The service refused what our own requests asked for, as the SDK's HttpResponseError says it of the SDK's."""
+
+    def __init__(self, status: int, code: str, retry_after: str | None) -> None:
+        super().__init__(status, code)
+        self.refusal = Refusal(status, code, _seconds(retry_after))
+
+
 class QueueExists(BrokerRefused):
     """There is a queue of this name already."""
 
@@ -101,13 +109,15 @@ def translate(error: Exception, request: Request, *, sent: bool) -> Exception:
         return AccessDenied(f"{request.account}: no credential to {request}: {_first_line(error)}")
     if sent:
         return AnswerLost(f"{request.account}: {_what_was_lost(error)}: the request to {request} may have been applied")
-    if isinstance(error, AzureError | TimeoutError | OSError):
+    if isinstance(error, AzureError | aiohttp.ClientError | TimeoutError | OSError):
         return BrokerUnavailable(f"{request.account} can't be reached to {request}: {_why_not_sent(error)}")
     return error
 
 
 def refusal_of(error: Exception) -> Refusal | None:
     """Return what the service answered instead of doing it, or None if it did not answer that."""
+    if isinstance(error, Refused):
+        return error.refusal
     if not isinstance(error, HttpResponseError) or error.status_code is None:
         return None
     code = getattr(error, "error_code", None)  # a str-enum, a str, or not set
@@ -189,7 +199,7 @@ def _what_was_lost(error: Exception) -> str:
     """Say why a request that was sent has no usable answer."""
     if _caused_by(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, IncompleteReadError):
+    if isinstance(error, IncompleteReadError | aiohttp.ClientPayloadError):
         return "the answer was cut off"
     if _caused_by(error, aiohttp.ClientError | OSError):
         return "the connection was lost before an answer"

@@ -1,12 +1,15 @@
-"""What comes over the wire from Azure Queue Storage, before the SDK reads it."""
+"""What comes over the wire from Azure Queue Storage, before anything reads it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 from azure.core.exceptions import AzureError
-from azure.core.pipeline.transport import AioHttpTransport
+from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport, HttpRequest
+from yarl import URL
 
 _DOCUMENT_TYPE: Final = re.compile(r"\A\ufeff?(?>\s+|<\?(?>.*?\?>)|<!--(?>.*?-->))*+<!DOCTYPE", re.DOTALL)
 
@@ -19,14 +22,21 @@ class EntitiesRefused(AzureError):
     """
 
 
+def refuse_entities(text: str) -> str:
+    """Return an answer's text if it is safe to parse. Raises EntitiesRefused."""
+    if _DOCUMENT_TYPE.match(text):
+        raise EntitiesRefused("an answer with a document type")
+    return text
+
+
 class CautiousTransport(AioHttpTransport):  # type: ignore[misc] # the SDK exports it lazily
-    """Refuses an answer with entities before anything parses it."""
+    """For the SDK's clients: refuses an answer with entities before they parse it."""
 
     async def send(self, request: Any, **options: Any) -> Any:
         """Send a request and return its answer, read in full. Raises EntitiesRefused, or what the SDK does."""
         response = await super().send(request, **options)
-        if any(_DOCUMENT_TYPE.match(text) for text in _readings(response)):
-            raise EntitiesRefused("an answer with a document type")
+        for text in _readings(response):
+            refuse_entities(text)
         return response
 
 
@@ -35,3 +45,36 @@ def _readings(response: Any) -> Iterator[str]:
     yield response.body().decode("utf-8", "replace")
     with suppress(LookupError, UnicodeError):
         yield response.text()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, read in full."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class BareTransport(AsyncHttpTransport[HttpRequest, Answer]):
+    """Sends a request on a session that is another's to close, and raises aiohttp's own errors."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def send(self, request: HttpRequest, **_: Any) -> Answer:
+        """Send a request and return its answer. The URL is sent as it is: it may be signed."""
+        url = URL(request.url, encoded=True)
+        async with self._session.request(
+            request.method, url, headers=request.headers, data=request.data, allow_redirects=False
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def open(self) -> None:
+        """Do nothing: the session is open."""
+
+    async def close(self) -> None:
+        """Do nothing: the session is another's."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing, as close does."""

@@ -540,11 +540,21 @@ async def test_entities_are_refused_unread(service: Service, broker: AzureBroker
     assert "the answer can't be read (EntitiesRefused)" in str(error)
 
 
-@pytest.mark.parametrize("charset", ["utf-16", "klingon"])
-async def test_entities_are_refused_in_any_charset(service: Service, broker: AzureBroker, charset: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "charset", "reason"),
+    [
+        ("peek", "utf-16", "EntitiesRefused"),
+        ("peek", "klingon", "EntitiesRefused"),
+        ("get", "utf-16", "UnicodeDecodeError"),  # what gets messages reads UTF-8 and nothing else
+        ("get", "klingon", "EntitiesRefused"),
+    ],
+)
+async def test_entities_are_refused_in_any_charset(
+    service: Service, broker: AzureBroker, call: str, charset: str, reason: str
+) -> None:
     body = ENTITIES["one"].encode("utf-16" if charset == "utf-16" else "utf-8")
     service.answer = Answer(200, body, {"Content-Type": f"application/xml; charset={charset}"})
-    assert "(EntitiesRefused)" in str(await failure(CALLS["get"](broker)))
+    assert f"({reason})" in str(await failure(CALLS[call](broker)))
 
 
 @pytest.mark.parametrize(
@@ -674,7 +684,7 @@ async def test_update_uploads_a_body_only_if_there_is_one(service: Service, brok
     without, empty = service.requests
     assert "" == without.body
     assert "visibilitytimeout=0" in without.line
-    assert "<MessageText />" in empty.body
+    assert "<QueueMessage><MessageText></MessageText></QueueMessage>" == empty.body
 
 
 async def test_what_no_broker_takes_is_never_sent(service: Service, broker: AzureBroker) -> None:
