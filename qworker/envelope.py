@@ -177,7 +177,7 @@ def as_fields(body: str) -> dict[str, Any]:
     """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
     text = body if is_plain(body) else from_base64(body)
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # fails for half of a pair, which nothing could send on
     except UnicodeEncodeError:
@@ -235,6 +235,9 @@ def _finite(text: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise InvalidEnvelope(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def check_version(fields: Mapping[str, Any]) -> None:

@@ -5,8 +5,9 @@ import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import Parameter
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import (
     BaseModel,
@@ -47,24 +48,28 @@ class Signature:
         self._check_context_parameters(parameters)
         self._arguments = _arguments_model(task, self._signature, hints)
         self._names = {f"p{number}": name for number, name in enumerate(self._signature.parameters)}
+        self._plain = _Plain.of(self._signature)
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
-        text, problem = self._as_json(self._bind(args, kwargs).arguments)
+        text, problem = self._as_json(self._bind(args, kwargs))
         if text is None:  # raised out here, so that pydantic's error, with the values in it, is not even its context
             raise InvalidArguments(self._task, problem)
         return self._as_passed(json.loads(text), len(args))
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
-        bound = self._bind(args, kwargs)
+        values = self._bind(args, kwargs)
         try:
-            valid = self._arguments.model_validate_json(to_json(bound.arguments))
+            valid = self._arguments.model_validate_json(to_json(values))
         except ValidationError as error:
-            raise InvalidArguments(self._task, self._one_line(error, bound.arguments)) from None
+            raise InvalidArguments(self._task, self._one_line(error, values)) from None
         except PydanticSerializationError as error:
             raise InvalidArguments(self._task, f"an argument can't be read as JSON: {error}") from None
-        bound.arguments = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
+        wanted = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
+        if self._plain is not None:
+            return self._plain.pass_on(wanted)
+        bound = inspect.BoundArguments(self._signature, wanted)
         return bound.args, bound.kwargs
 
     def _as_json(self, values: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -97,9 +102,12 @@ class Signature:
                 kwargs[name] = values[name]
         return args, kwargs
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a call's values by the names of their parameters. Raises InvalidArguments."""
+        if self._plain is not None and (values := self._plain.bind(args, kwargs)) is not None:
+            return values
         try:
-            return self._signature.bind(*args, **kwargs)
+            return self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InvalidArguments(self._task, str(error)) from None
 
@@ -129,6 +137,49 @@ class Signature:
 
     def __str__(self) -> str:
         return str(self._signature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """The parameters of a function that takes no *args, no **kwargs and none by position only.
+
+    Most do, and what inspect.Signature does for all of them costs as much as the validation.
+    """
+
+    positional: tuple[str, ...]
+    names: frozenset[str]
+    required: frozenset[str]
+
+    @classmethod
+    def of(cls, signature: inspect.Signature) -> Self | None:
+        """Return a signature's plain form, if it has one."""
+        parameters = signature.parameters.values()
+        if any(p.kind not in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY} for p in parameters):
+            return None
+        return cls(
+            tuple(p.name for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD),
+            frozenset(signature.parameters),
+            frozenset(p.name for p in parameters if p.default is Parameter.empty),
+        )
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a call's values by name, or None if there is something wrong with the call."""
+        if len(args) > len(self.positional) or not self.names.issuperset(kwargs):
+            return None
+        values = dict(zip(self.positional, args, strict=False))
+        if not values.keys().isdisjoint(kwargs):
+            return None
+        values.update(kwargs)
+        return values if self.required <= values.keys() else None
+
+    def pass_on(self, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return values as they are to be passed: by position as far as that goes, as a decorator may expect."""
+        args = []
+        for name in self.positional:
+            if name not in values:
+                break
+            args.append(values.pop(name))
+        return tuple(args), values
 
 
 def _type_hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:

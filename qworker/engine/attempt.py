@@ -44,6 +44,12 @@ class Attempt:
     started: float | None = None
     body: str = field(init=False, repr=False)
     """What the message says, as it was last written."""
+    part: Part | None = field(init=False)
+    """What it is in a bundle, if it came in one."""
+    number: int = field(init=False)
+    """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault, and what was before it."""
+    max_attempts: int = field(init=False)
+    """How many attempts its task has; 0 if that is unknown."""
     alone: bool = field(init=False)
     """Whether no other job may run beside it.
 
@@ -53,30 +59,21 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.body = self.received.message.body
+        self.part = self.received.part
+        self.number = self._number()
+        self.max_attempts = 0 if self.task is None else self.task.options.policy.max_attempts
         runs = self.job.given_up is None and self.part is None
         self.alone = runs and not self.job.last and 1 < self.max_attempts <= self.number
 
-    @property
-    def number(self) -> int:
-        """1, 2, 3 …: the dequeue count minus the releases that were not the job's fault, and what was before it."""
+    def _number(self) -> int:
         if self.part is not None:
             return self.part.bundle.number + self.job.attempts
         return max(self.received.message.dequeue_count - self.job.releases, 1) + self.job.attempts
 
     @property
-    def max_attempts(self) -> int:
-        """How many attempts its task has; 0 if that is unknown."""
-        return 0 if self.task is None else self.task.options.policy.max_attempts
-
-    @property
     def lease(self) -> Lease:
         """The right to its message."""
         return self.received.lease
-
-    @property
-    def part(self) -> Part | None:
-        """What it is in a bundle, if it came in one."""
-        return self.received.part
 
     @property
     def queue(self) -> str:

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 from qworker.brokers.base import Message, Queue, Urgency
@@ -66,45 +66,56 @@ class Lease:
 
         A body that others write too is asked for when its turn has come.
         """
-        async with self._settling():
+        await self._begin_settling()
+        try:
             text = body if isinstance(body, str) else body()
             await self._update(self.length, text, within=self.length / 2)
+        finally:
+            self._turn.give_back()
 
     async def reappear(self, after: int, *, body: str | None = None) -> None:
         """Let the message become visible in *after* seconds, with a new body if one is given. Raises BrokerError.
 
         A message whose receipt went stale counts as done if that was by an earlier try, of which no answer came.
         """
-        async with self._settling():
-            certain = not self._uncertain
-            try:
-                await self._update(after, body, within=self.length / 2)
-            except AnswerLost:
-                self._unanswered = self._unanswered or certain
+        await self._begin_settling()
+        certain = not self._uncertain
+        try:
+            await self._update(after, body, within=self.length / 2)
+        except AnswerLost:
+            self._unanswered = self._unanswered or certain
+            raise
+        except LeaseLost:
+            if not self._unanswered:
                 raise
-            except LeaseLost:
-                if not self._unanswered:
-                    raise
             self._settled = True
+        else:
+            self._settled = True
+        finally:
+            self._turn.give_back()
 
     async def complete(self) -> None:
         """Delete the message. Raises BrokerError.
 
         A message that is already gone counts as deleted: an earlier answer may have been lost on the way.
         """
-        async with self._settling():
-            try:
-                async with asyncio.timeout(self.length / 2):
-                    await self.queue.delete(self.message_id, self._receipt)
-            except (TimeoutError, AnswerLost) as error:
-                self._unanswered = True
-                if isinstance(error, AnswerLost):
-                    raise
-                raise AnswerLost(f"message {self.message_id}: its delete was not answered in time") from None
-            except LeaseLost:
-                if self._uncertain:  # not gone: a renewal was applied that gave it a receipt we never saw
-                    raise
+        await self._begin_settling()
+        try:
+            async with asyncio.timeout(self.length / 2):
+                await self.queue.delete(self.message_id, self._receipt)
+        except (TimeoutError, AnswerLost) as error:
+            self._unanswered = True
+            if isinstance(error, AnswerLost):
+                raise
+            raise AnswerLost(f"message {self.message_id}: its delete was not answered in time") from None
+        except LeaseLost:
+            if self._uncertain:  # not gone: a renewal was applied that gave it a receipt we never saw
+                raise
             self._settled = True
+        else:
+            self._settled = True
+        finally:
+            self._turn.give_back()
 
     @contextmanager
     def when_lost(self, call: Callable[[], None]) -> Iterator[None]:
@@ -124,17 +135,16 @@ class Lease:
             for call in tuple(self._on_lost):
                 call()
 
-    @asynccontextmanager
-    async def _settling(self) -> AsyncIterator[None]:
+    async def _begin_settling(self) -> None:
+        """Wait for its turn, which is to be given back. Raises BrokerBusy or LeaseLost, and has no turn then."""
         if not self.lost:
             await self._admitted(Urgency.SETTLEMENT)  # without its turn: the keeper may renew it meanwhile
-        async with self._turn:
-            if self._settled:
-                raise LeaseLost(self.message_id)
-            if self.lost:
+        await self._turn.take()
+        if self._settled or self.lost:
+            if not self._settled:
                 self.lose()
-                raise LeaseLost(self.message_id)
-            yield
+            self._turn.give_back()
+            raise LeaseLost(self.message_id)
 
     async def _admitted(self, urgency: Urgency) -> None:
         await self.queue.admit(urgency, within=self.deadline - time.monotonic())
@@ -290,7 +300,7 @@ class _Turn:
         for loop, future in waiting:
             loop.call_soon_threadsafe(_wake, future)
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
         while not self.try_take():
             loop = asyncio.get_running_loop()
             future = loop.create_future()
@@ -299,9 +309,6 @@ class _Turn:
                     continue
                 self._waiting.append((loop, future))
             await future
-
-    async def __aexit__(self, *_: object) -> None:
-        self.give_back()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

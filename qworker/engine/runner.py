@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
@@ -183,11 +183,13 @@ class Run:
         self.kwargs |= dict.fromkeys(self.task.signature.context_parameters, self.ctx)
         set_current(self.ctx)
         job = self.attempt.job
+        bound = bind_contextvars(job=job.id, task=job.task, attempt=self.attempt.number, queue=self.attempt.queue)
         try:
-            with bound_contextvars(job=job.id, task=job.task, attempt=self.attempt.number, queue=self.attempt.queue):
-                await self._runner.call(self)
+            await self._runner.call(self)
         except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
             return self._outcome_of(error)
+        finally:
+            reset_contextvars(**bound)
         return Succeeded()
 
     def _outcome_of(self, error: BaseException) -> Outcome:
