@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from qworker.brokers.base import Broker, Queue, Urgency, check_body
@@ -30,7 +31,9 @@ _PATIENCE: Final = 30.0
 """Seconds that a put is tried for at least while the broker is too busy: it then says that nothing was done."""
 _LONGEST_PAUSE: Final = 10.0
 _AT_ONCE: Final = 64
-"""Puts under way at the same time when many jobs are enqueued."""
+"""Puts of one message each under way at the same time when many jobs are enqueued."""
+_MANY_AT_ONCE: Final = 2
+"""The same for puts of many: while one is written, the next is waiting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,10 @@ class Parcel:
 
     jobs: tuple[Job, ...]
     body: str = field(repr=False)
+
+
+Load = Sequence[Parcel]
+"""What is put at once, and in the queue as a whole or not at all."""
 
 
 class Enqueuer:
@@ -63,7 +70,7 @@ class Enqueuer:
         """Put each parcel into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
         queue = self._broker.queue(sending.queue)
         if len(parcels) == 1 and len(parcels[0].jobs) == 1:
-            await self._put(queue, parcels[0], sending)
+            await self._put(queue, parcels, sending)
         elif parcels:
             await self._put_many(queue, parcels, sending)
 
@@ -81,57 +88,67 @@ class Enqueuer:
         raise InvalidArguments(job.task, problem)
 
     async def _put_many(self, queue: Queue, parcels: Sequence[Parcel], sending: Sending) -> None:
-        first, *others = parcels
+        size = queue.put_limit
+        loads = [parcels[start : start + size] for start in range(0, len(parcels), size)]
+        first, *others = loads
         try:
             await self._put(queue, first, sending)  # creates the queue, or finds the broker down, just once
         except EnqueueUncertain as lost:
-            raise PartlyEnqueued([], _ids([first]), _ids(others), lost) from lost
-        accepted, uncertain, reasons = [first], list[Parcel](), list[QworkerError]()
+            raise PartlyEnqueued([], _ids(first), _ids(chain.from_iterable(others)), lost) from lost
+        accepted, uncertain, reasons = [*first], list[Parcel](), list[QworkerError]()
 
-        async def put_from(waiting: Iterator[Parcel]) -> None:
-            for parcel in waiting:
+        async def put_from(waiting: Iterator[Load]) -> None:
+            for load in waiting:
                 try:
-                    await self._put(queue, parcel, sending)
-                    accepted.append(parcel)
+                    await self._put(queue, load, sending)
+                    accepted.extend(load)
                 except QworkerError as error:
                     reasons.append(error)
                     if isinstance(error, EnqueueUncertain):
-                        uncertain.append(parcel)
+                        uncertain.extend(load)
                 if reasons:
                     return
 
         waiting = iter(others)
-        await asyncio.gather(*(put_from(waiting) for _ in range(min(_AT_ONCE, len(others)))))
+        at_once = _AT_ONCE if size == 1 else _MANY_AT_ONCE
+        await asyncio.gather(*(put_from(waiting) for _ in range(min(at_once, len(others)))))
         if reasons:
             known = {*accepted, *uncertain}
             refused = [parcel for parcel in parcels if parcel not in known]
             raise PartlyEnqueued(_ids(accepted), _ids(uncertain), _ids(refused), reasons[0]) from reasons[0]
 
-    async def _put(self, queue: Queue, parcel: Parcel, sending: Sending) -> None:
+    async def _put(self, queue: Queue, load: Load, sending: Sending) -> None:
         retries = _Retries()
         while True:
             try:
                 await queue.admit(Urgency.NEW_WORK, within=retries.seconds_left)
-                await self._put_once(queue, parcel.body, sending)
+                await self._put_once(queue, load, sending)
             except BrokerError as error:
                 pause = retries.pause_after(error)
                 if pause is None:
                     if retries.maybe_done:
-                        raise EnqueueUncertain(parcel.jobs[0].id, parcel.jobs[0].task) from error
+                        job = load[0].jobs[0]
+                        raise EnqueueUncertain(job.id, job.task) from error
                     raise
             else:
                 return
             await asyncio.sleep(pause)
 
-    async def _put_once(self, queue: Queue, body: str, sending: Sending) -> None:
+    async def _put_once(self, queue: Queue, load: Load, sending: Sending) -> None:
+        async def put() -> None:
+            if len(load) == 1:
+                await queue.put(load[0].body, delay=sending.delay, ttl=sending.ttl)
+            else:
+                await queue.put_many([parcel.body for parcel in load], delay=sending.delay, ttl=sending.ttl)
+
         try:
-            await queue.put(body, delay=sending.delay, ttl=sending.ttl)
+            await put()
         except QueueNotFound as missing:
             try:
                 await self._broker.create_queue(sending.queue)
             except AccessDenied:
                 raise missing from None  # a producer may well have no right to create queues
-            await queue.put(body, delay=sending.delay, ttl=sending.ttl)
+            await put()
 
 
 class _Retries:

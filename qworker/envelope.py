@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal, NoReturn
 
 from qworker.brokers.base import check_body
@@ -54,6 +55,7 @@ _HISTORY: Final = frozenset({"releases", "attempts", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOO_DEEP: Final = f"its JSON is nested over {MAX_DEPTH} levels deep"
 
@@ -63,6 +65,17 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
 
     Raises ValueError for what JSON can't say: a lone surrogate, a number that is not finite, or too many levels.
     """
+    fields = _fields_of(job)
+    try:
+        text = _as_text(fields)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _may_be_deep(text) and is_deep(fields):
+        raise ValueError(_TOO_DEEP)
+    return on_the_wire(text, encoding)
+
+
+def _fields_of(job: Job) -> dict[str, Any]:
     fields: dict[str, Any] = {"v": VERSION, "id": job.id, "task": job.task, "args": job.args, "kwargs": job.kwargs}
     if job.enqueued_at is not None:
         fields["enqueued_at"] = _iso(job.enqueued_at)
@@ -80,16 +93,23 @@ def encode(job: Job, encoding: Encoding = "text") -> str:
         fields["headers"] = dict(job.headers)
     if job.given_up is not None:
         fields["given_up"] = asdict(job.given_up)
-    fields |= {key: value for key, value in job.extra.items() if key not in _KNOWN}
-    if is_deep(fields):
-        raise ValueError(_TOO_DEEP)
-    return as_body(fields, encoding)
+    if job.extra:
+        fields |= {key: value for key, value in job.extra.items() if key not in _KNOWN}
+    return fields
 
 
 def as_body(value: Mapping[str, Any], encoding: Encoding = "text") -> str:
     """Return *value* as JSON text that survives the XML of the service's protocol."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return on_the_wire(_NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text), encoding)
+    return on_the_wire(_as_text(value), encoding)
+
+
+def _as_text(value: Mapping[str, Any]) -> str:
+    return _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", _ENCODER.encode(value))
+
+
+def _may_be_deep(text: str) -> bool:
+    """Say whether JSON text has enough brackets to be nested too deep; few texts have."""
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def on_the_wire(text: str, encoding: Encoding) -> str:
@@ -188,7 +208,7 @@ def as_fields(body: str) -> dict[str, Any]:
         raise InvalidEnvelope(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidEnvelope(f"it is a JSON {type(value).__name__}, not an object")
-    if text.count("[") + text.count("{") > MAX_DEPTH and is_deep(value):
+    if _may_be_deep(text) and is_deep(value):
         raise InvalidEnvelope(_TOO_DEEP)
     return value
 
@@ -303,5 +323,6 @@ def _moment(fields: dict[str, Any], key: str) -> datetime | None:
         raise InvalidEnvelope(f"{key!r} must be a time as in 2026-11-23T05:00:00Z") from None
 
 
+@lru_cache(maxsize=16)  # jobs that are enqueued together have it in common
 def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
+from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
 
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
@@ -55,7 +55,7 @@ class Signature:
         text, problem = self._as_json(self._bind(args, kwargs))
         if text is None:  # raised out here, so that pydantic's error, with the values in it, is not even its context
             raise InvalidArguments(self._task, problem)
-        return self._as_passed(json.loads(text), len(args))
+        return self._as_passed(from_json(text), len(args))
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""

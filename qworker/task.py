@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -188,13 +188,13 @@ class Producer(Generic[P]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue a call and return it once the broker has accepted it; see Task.enqueue."""
-        job = self._job(args, kwargs)
+        job = self._job(args, kwargs, utc_now())
         self._sender.send([job], self._sending)
         return job
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue a call without blocking the event loop; see Task.enqueue."""
-        job = self._job(args, kwargs)
+        job = self._job(args, kwargs, utc_now())
         await self._sender.asend([job], self._sending)
         return job
 
@@ -211,17 +211,16 @@ class Producer(Generic[P]):
         return jobs
 
     def _jobs(self, calls: Iterable[Call]) -> list[Job]:
-        jobs = []
+        now, jobs = utc_now(), []
         for number, call in enumerate(calls):
             try:
-                jobs.append(self._job(*_split(self._task.name, call)))
+                jobs.append(self._job(*_split(self._task.name, call), now))
             except InvalidArguments as error:
                 raise InvalidArguments(error.task, f"call number {number}: {error.problem}") from None
         return jobs
 
-    def _job(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+    def _job(self, args: Sequence[Any], kwargs: Mapping[str, Any], now: datetime) -> Job:
         sent_args, sent_kwargs = self._task.signature.encode(args, kwargs)
-        now = utc_now()
         ttl = self._sending.ttl
         return Job(
             new_job_id(),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -41,6 +41,9 @@ class ScriptedQueue(Queue):
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return str(await self._answer("put", body, delay, ttl, otherwise="m1"))
+
+    async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
+        await self._answer("put_many", [*bodies], delay, ttl, otherwise=None)
 
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         messages: list[Message] = await self._answer("get", limit, visibility, otherwise=[])

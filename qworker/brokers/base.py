@@ -6,6 +6,7 @@ All times are whole seconds, because the service knows no fractions of one.
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -76,6 +77,8 @@ class Queue(ABC):
     """
 
     name: str
+    put_limit: int = 1
+    """How many messages `put_many` takes."""
 
     @property
     def rate(self) -> float | None:
@@ -98,6 +101,11 @@ class Queue(ABC):
 
         Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
         """
+
+    async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
+        """Add up to `put_limit` messages: all of them, or none; see put. Raises ValueError for more."""
+        for body in check_many(bodies, self.put_limit):
+            await self.put(body, delay=delay, ttl=ttl)
 
     @abstractmethod
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
@@ -212,6 +220,13 @@ def check_put(delay: int, ttl: int | None) -> None:
     _check_range("delay", delay, 0, MAX_VISIBILITY)
     if ttl is not None:
         _check_range("ttl", ttl, delay + 1, MAX_TTL)
+
+
+def check_many(bodies: Sequence[str], limit: int) -> Sequence[str]:
+    """Return *bodies* if they are no more than *limit*; raises ValueError."""
+    if len(bodies) > limit:
+        raise ValueError(f"{len(bodies)} messages are too many to put at once: {limit} are taken")
+    return bodies
 
 
 def check_limit(limit: int) -> None:

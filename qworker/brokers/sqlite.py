@@ -10,6 +10,7 @@ message, and messages of a get come back when their visibility timeout ends.
 import asyncio
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from qworker.brokers.base import (
     check_body,
     check_lease,
     check_limit,
+    check_many,
     check_put,
     check_queue_name,
     check_text,
@@ -89,6 +91,8 @@ class SqliteBroker(Broker):
 class SqliteQueue(Queue):
     """One queue of an SqliteBroker."""
 
+    put_limit = 500
+
     def __init__(self, broker: SqliteBroker, name: str) -> None:
         self.name = name
         self._broker = broker
@@ -98,6 +102,13 @@ class SqliteQueue(Queue):
         check_put(delay, ttl)
         check_body(check_text(body))
         return await self._broker.writer().submit(Mode.KEEP, lambda session: session.put(self.name, body, delay, ttl))
+
+    async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
+        """Add messages in one transaction; they are on the disk then."""
+        check_put(delay, ttl)
+        for body in check_many(bodies, self.put_limit):
+            check_body(check_text(body))
+        await self._broker.writer().submit(Mode.KEEP, lambda session: session.put_many(self.name, bodies, delay, ttl))
 
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         """Lease up to *limit* visible messages for *visibility* seconds; an empty list if none is visible."""

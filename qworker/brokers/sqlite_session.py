@@ -1,6 +1,7 @@
 """What the SQLite broker does to its tables, one statement or two for each operation of the contract."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +109,12 @@ class Session:
         expires_at = None if ttl is None else now + ttl * 1000
         row = (self._queue(name), now + delay * 1000, expires_at, now, body)
         return str(self.connection.execute(PUT, row).lastrowid)
+
+    def put_many(self, name: str, bodies: Sequence[str], delay: int, ttl: int | None) -> None:
+        """Add messages."""
+        queue, now = self._queue(name), self._now
+        visible_at, expires_at = now + delay * 1000, None if ttl is None else now + ttl * 1000
+        self.connection.executemany(PUT, ((queue, visible_at, expires_at, now, body) for body in bodies))
 
     def any_due(self, name: str) -> bool:
         """Return whether a get would find anything."""

@@ -242,6 +242,25 @@ class BrokerContract:
         assert (message_id, "hello", 1) == (message.id, message.body, message.dequeue_count)
         assert message.receipt
 
+    async def test_put_many(self, queue: Queue) -> None:
+        """As many messages as the queue takes at once arrive whole, with a delay and a ttl like any."""
+        bodies = [f"{n:03}" for n in range(queue.put_limit)]
+        await queue.put_many(bodies, ttl=100)
+        found = [message for _ in bodies for message in await queue.get(MAX_BATCH, visibility=_LONG)]
+        assert bodies == sorted(message.body for message in found)
+        assert all(message.expires_at for message in found)
+        await queue.put_many(["later"] * queue.put_limit, delay=_LONG)
+        assert [] == await queue.get(visibility=_LONG)
+        assert 2 * queue.put_limit == await queue.count()
+
+    async def test_put_many_refused(self, queue: Queue) -> None:
+        """Of too many, or of many with one that can't be taken, none is put."""
+        with pytest.raises(ValueError, match="too many to put at once"):
+            await queue.put_many(["x"] * (queue.put_limit + 1))
+        with pytest.raises(ValueError, match="can't hold the character"):
+            await queue.put_many([*["x"] * (queue.put_limit - 1), "\x00"])
+        assert 0 == await queue.count()
+
     async def test_times_are_aware(self, queue: Queue) -> None:
         """The moments of a message are in UTC, and its end is as far off as its ttl."""
         await queue.put("x", ttl=100)

@@ -26,6 +26,7 @@ from qworker import App
 from qworker.brokers.base import Message
 from qworker.envelope import Encoding, decode, encode
 from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
+from qworker.job import utc_now
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.task import Producer
 from stage import MakeStage, Stage, WorkerProcess, wait_until
@@ -287,7 +288,7 @@ def _filled(app: App, character: str) -> str:
     """Return the longest text, of a character and of x, with which a job still fits."""
 
     def size(text: str) -> int:
-        return len(encode(app.get_task("keep")._producer._job([text], {}), "text").encode())
+        return len(encode(app.get_task("keep")._producer._job([text], {}, utc_now()), "text").encode())
 
     room = 65_536 if app._encoding == "text" else 65_536 // 4 * 3
     each = size(character * 2) - size(character)

@@ -1,6 +1,7 @@
 """What the log says, and that it says it in one line."""
 
 import jobs
+from qworker.job import utc_now
 from qworker.task import Sending
 from stage import Stage
 
@@ -21,7 +22,7 @@ def test_handlers_and_libraries_log_with_their_job(sqlite_stage: Stage) -> None:
 def test_on_a_terminal_each_event_is_one_line_without_foreign_control_characters(sqlite_stage: Stage) -> None:
     jobs.log_lines.using(queue=sqlite_stage.queue).enqueue(5)
     strange = jobs.app.get_task("jobs.quick").using(queue=sqlite_stage.queue)
-    job = strange._job((1,), {})
+    job = strange._job((1,), {}, utc_now())
     sqlite_stage.app.send([type(job)(job.id, "no\n\x1b[2Jsuch {task}")], Sending(sqlite_stage.queue))
     worker = sqlite_stage.worker("--burst", "--log-format", "console")
     assert 0 == worker.wait(), worker.output

@@ -261,3 +261,60 @@ async def test_of_many_whose_first_is_uncertain_the_others_are_not_queued(
         await put(enqueuer, *many(3))
     assert ([], ["j0"], ["j1", "j2"]) == (caught.value.accepted, caught.value.uncertain, caught.value.refused)
     assert 4 == len(queue.calls)
+
+
+# Many, in a queue that takes many at once
+
+
+@pytest.fixture
+def roomy(queue: ScriptedQueue) -> ScriptedQueue:
+    queue.put_limit = 3
+    return queue
+
+
+async def test_many_are_put_as_many_at_once_as_the_queue_takes(enqueuer: Enqueuer, roomy: ScriptedQueue) -> None:
+    jobs = many(7)
+    await put(enqueuer, *jobs)
+    bodies = [encode(job) for job in jobs]
+    assert [("put_many", bodies[:3], 5, 60), ("put_many", bodies[3:6], 5, 60)] == roomy.calls[:2]
+    assert [("put", bodies[6], 5, 60)] == roomy.calls[2:]
+
+
+async def test_a_missing_queue_is_created_for_many_too(
+    enqueuer: Enqueuer, broker: ScriptedBroker, roomy: ScriptedQueue
+) -> None:
+    roomy.will("put_many", QueueNotFound("mail"))
+    await put(enqueuer, *many(6))
+    assert ["mail"] == broker.created
+    assert 3 == len(roomy.called("put_many"))
+
+
+async def test_what_is_put_at_once_is_accepted_or_not_at_once(enqueuer: Enqueuer, roomy: ScriptedQueue) -> None:
+    roomy.will("put_many", None, BrokerRefused("400"))
+    with pytest.raises(PartlyEnqueued) as caught:
+        await put(enqueuer, *many(6))
+    error = caught.value
+    assert (["j0", "j1", "j2"], [], ["j3", "j4", "j5"]) == (error.accepted, error.uncertain, error.refused)
+
+
+async def test_what_is_put_at_once_is_uncertain_at_once(enqueuer: Enqueuer, roomy: ScriptedQueue) -> None:
+    roomy.will("put_many", *[AnswerLost("?")] * 4)
+    with pytest.raises(PartlyEnqueued) as caught:
+        await put(enqueuer, *many(6))
+    error = caught.value
+    assert ([], ["j0", "j1", "j2"], ["j3", "j4", "j5"]) == (error.accepted, error.uncertain, error.refused)
+
+
+async def test_few_puts_of_many_are_under_way_at_once(enqueuer: Enqueuer, roomy: ScriptedQueue) -> None:
+    running = most = 0
+
+    async def slow() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    roomy.will("put_many", *[slow] * 10)
+    await put(enqueuer, *many(30))
+    assert 2 == most

@@ -49,7 +49,7 @@ def runner() -> Iterator[Runner]:
 
 
 def attempt_of(task: Task[..., Any], *args: Any, dequeue_count: int = 1, **changes: Any) -> Attempt:
-    job = replace(task._producer._job(args, {}), id="j1", **changes)
+    job = replace(task._producer._job(args, {}, utc_now()), id="j1", **changes)
     found = message(dequeue_count=dequeue_count)
     lease = Lease(ScriptedQueue(), found, length=60, began=time.monotonic())
     return Attempt(Received(found, lease, "work"), job, task)
