@@ -13,7 +13,7 @@ COVERAGE ?=
 COVERAGE_MIN ?= 95
 # Many tests wait for real time to pass: more processes than cores.
 PYTEST_ARGS ?= --numprocesses 4 --dist worksteal
-FAULTS_ARGS ?= --numprocesses 3 --dist worksteal
+FAULTS_ARGS ?= --numprocesses 4 --dist load --maxschedchunk 1
 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -11,8 +11,10 @@ import textwrap
 import time
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -57,7 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fault(*numbers): proves these statements of tests/faults/statements.py")
+    marker = "fault(*numbers, minutes=0): proves these statements of tests/faults/statements.py; in full, it takes long"
+    config.addinivalue_line("markers", marker)
     given = config.getoption("--seed")
     workers = getattr(config, "workerinput", {})
     config.stash[_SEED] = workers.get("fault_seed", given if given is not None else random.randrange(10**6))
@@ -82,6 +85,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties.append(("faults", numbers))
         if numbers and config.getoption("--full"):
             item.add_marker(pytest.mark.timeout(_FULL_TIMEOUT))
+    if config.getoption("--full"):
+        items[:] = _longest_soon(items)
+
+
+def _longest_soon(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Return tests in an order that has the long ones begin early and side by side: xdist gives out two at a time."""
+    minutes = {item: max((m.kwargs.get("minutes", 0) for m in item.iter_markers("fault")), default=0) for item in items}
+    long = sorted((item for item in items if minutes[item]), key=lambda item: -minutes[item])
+    short = [item for item in items if not minutes[item]]
+    pairs = zip_longest(long, short[: len(long)])
+    return [item for pair in pairs for item in pair if item is not None] + short[len(long) :]
 
 
 @pytest.fixture

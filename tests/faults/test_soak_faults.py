@@ -76,7 +76,7 @@ SOAKS: Final = {
 """By broker, and whether it is the full form."""
 
 
-@pytest.mark.fault(12)
+@pytest.mark.fault(12, minutes=6)
 def test_a_million_jobs_leave_a_worker_as_small_as_it_was(stage: Stage, fault: Fault) -> None:
     soak = SOAKS[broker_of(stage), fault.full]
     soaking.app.use_broker(stage.url)

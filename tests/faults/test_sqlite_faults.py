@@ -466,7 +466,7 @@ def _all_follow(stage: Stage, pids: set[int], offset: int) -> bool:
     return all(told.get(pid, 0) == offset for pid in pids)
 
 
-@pytest.mark.fault(51)
+@pytest.mark.fault(51, minutes=5)
 def test_a_reader_that_stays_long_holds_up_nobody_and_leaves_a_bounded_log(sqlite_stage: Stage, fault: Fault) -> None:
     stays, rest = fault.scale(short=(2.0, 0.0), full=(300.0, 3.0))
     worker = sqlite_stage.worker()

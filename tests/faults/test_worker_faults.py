@@ -62,7 +62,7 @@ class Restart:
     """Since the one that was interrupted: more than one if workers were killed that had it, and had not started it."""
 
 
-@pytest.mark.fault(1)
+@pytest.mark.fault(1, minutes=3)
 def test_workers_killed_at_random_lose_nothing(stage: Stage, fault: Fault) -> None:
     on_sqlite = stage.url.startswith("sqlite")
     kills = fault.scale(short=6 if on_sqlite else 3, full=200 if on_sqlite else 40)
@@ -158,7 +158,7 @@ class Victim:
     worker: WorkerProcess
 
 
-@pytest.mark.fault(2)
+@pytest.mark.fault(2, minutes=2)
 def test_killed_at_each_fault_point_jobs_are_executed_once_or_twice(stage: Stage, fault: Fault) -> None:
     rounds = fault.scale(short=1, full=20)
     seen: defaultdict[str, Counter[int]] = defaultdict(Counter)
