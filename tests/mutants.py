@@ -152,7 +152,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the SDK tries again by itself",
-        (Edit("qworker/brokers/azure.py", '        "retry_total": 0,\n', ""),),
+        (
+            Edit("qworker/brokers/azure.py", '        "retry_total": 0,\n', ""),
+            Edit(
+                "qworker/brokers/azure_messages.py",
+                "AsyncPipeline(transport, [] if policy is None else [policy])",
+                "AsyncPipeline(transport, [AsyncRetryPolicy(), *([] if policy is None else [policy])])",
+            ),
+            Edit(
+                "qworker/brokers/azure_messages.py",
+                "import AsyncBearerTokenCredentialPolicy\n",
+                "import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy\n",
+            ),
+        ),
         "retry_after",
     ),
     Mutant(
@@ -160,8 +172,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/lease.py",
-                "                if self._uncertain:  # not gone",
-                "                if True:  # not gone",
+                "            if self._uncertain:  # not gone",
+                "            if True:  # not gone",
             ),
         ),
         "delete_applied",
