@@ -3,7 +3,7 @@
 
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants check lint format clean
+.PHONY: help setup demo test faults mutants bench check lint format clean
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -14,6 +14,9 @@ COVERAGE_MIN ?= 95
 # Many tests wait for real time to pass: more processes than cores.
 PYTEST_ARGS ?= --numprocesses 4 --dist worksteal
 FAULTS_ARGS ?= --numprocesses 4 --dist load --maxschedchunk 1
+
+# As in BENCH_ARGS="azure --rounds 3"; `.venv-bench/bin/python -m bench --help` has them all.
+BENCH_ARGS ?=
 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -48,6 +51,9 @@ faults: setup ## survive every fault in its full form, up to an hour, and write 
 mutants: setup ## plant ten defects, one at a time: the tests of faults must see each
 	$(BIN)/python tests/mutants.py --table docs/faults.md
 
+bench: .venv-bench/installed $(AZURITE) ## measure qworker beside its peers, for an hour, and write docs/performance.md
+	.venv-bench/bin/python -m bench $(BENCH_ARGS)
+
 check: lint ## all that has to pass before a change goes in
 	@$(MAKE) test COVERAGE=yes
 
@@ -62,7 +68,7 @@ format: setup ## format the code and fix what can be fixed by itself
 	$(BIN)/ruff format
 
 clean: ## remove all that make has made
-	rm -rf .venv tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
+	rm -rf .venv .venv-bench tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find qworker tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -79,6 +85,12 @@ clean: ## remove all that make has made
 .venv/installed-dev: .venv/installed
 	@$(BIN)/python -c '$(DEV)' > .venv/requirements-dev.txt
 	$(INSTALL) --requirement .venv/requirements-dev.txt
+	@touch $@
+
+.venv-bench/installed: pyproject.toml constraints.txt bench/requirements.txt
+	'$(PYTHON)' -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement bench/requirements.txt --editable .
 	@touch $@
 
 # Node as packaged brings its own list of certificate authorities; the machine's is what its owner trusts.

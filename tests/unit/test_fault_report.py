@@ -81,7 +81,8 @@ def test_the_seed_of_a_test_follows_from_that_of_the_run(suite: pytest.Pytester)
 def test_every_statement_has_a_test() -> None:
     folders = [Path(__file__).parents[1] / name for name in ("faults", "unit", "integration", "contract")]
     tests = "".join(file.read_text() for folder in folders for file in folder.rglob("test_*.py"))
-    tested = {int(number) for marks in re.findall(r"\bmark\.fault\((\d+(?:, \d+)*)", tests) for number in marks.split(",")}
+    marked = re.findall(r"\bmark\.fault\((\d+(?:, \d+)*)", tests)
+    tested = {int(number) for numbers in marked for number in numbers.split(",")}
     stated = {number for group in STATEMENTS.values() for number in group}
     assert set(range(1, 55)) == stated
     assert set() == stated - tested

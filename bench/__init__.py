@@ -1,0 +1,1 @@
+"""How fast qworker is, beside its peers: `make bench`."""

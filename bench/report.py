@@ -1,0 +1,127 @@
+"""From results to docs/performance.md: medians, and the spread between rounds."""
+
+import platform
+import sqlite3
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from bench import plots
+from bench.results import Result, load
+
+_DOCS: Final = Path(__file__).parents[1] / "docs"
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A median, and the least and most that it is of."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Figure":
+        """Return what some rounds came to."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def text(self, form: str = ",.0f") -> str:
+        """Return it for a table."""
+        return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
+
+
+class Board:
+    """All results, by scene, what was measured, and who."""
+
+    def __init__(self, results: Iterable[Result]) -> None:
+        self._results: defaultdict[tuple[str, str, str], list[Result]] = defaultdict(list)
+        for result in results:
+            self._results[result.scene, result.what, result.who].append(result)
+
+    def scenes(self, prefix: str) -> list[str]:
+        """Return the scenes that begin so."""
+        return list(dict.fromkeys(scene for scene, _, _ in self._results if scene.startswith(prefix)))
+
+    def who(self, scene: str, what: str) -> list[str]:
+        """Return who was measured there."""
+        return [name for place, thing, name in self._results if (place, thing) == (scene, what)]
+
+    def whats(self, scene: str) -> list[str]:
+        """Return what was measured in a scene."""
+        return list(dict.fromkeys(what for place, what, _ in self._results if place == scene))
+
+    def figure(self, scene: str, what: str, who: str, of: Callable[[Result], float]) -> Figure:
+        """Return one figure."""
+        return Figure.of([of(result) for result in self._results[scene, what, who]])
+
+
+def write(results: Path) -> None:
+    """Put the figures into docs/performance.md, and draw its plots."""
+    board = Board(load(results))
+    page = _DOCS / "performance.md"
+    text = page.read_text(encoding="utf-8")
+    before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
+    tables = "\n".join([_machine(), *_tables(board)])
+    page.write_text(f"{before}{_BEGIN}\n\n{tables}\n{_END}{after}", encoding="utf-8")
+    plots.draw(board, _DOCS / "img")
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / (1 << 30)
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {psutil.cpu_count()} cores ({platform.machine()}), "
+        f"{memory:.0f} GiB, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}. Medians, in brackets the least and the most of all rounds.\n"
+    )
+
+
+def _tables(board: Board) -> Iterable[str]:
+    for scene in [*board.scenes("azure: "), *board.scenes("sqlite")]:
+        if "moments" not in scene:
+            yield from _rates(board, scene)
+    for scene in [
+        *board.scenes("sqlite: moments"),
+        *board.scenes("polling"),
+        *board.scenes("start"),
+        *board.scenes("memory"),
+    ]:
+        yield from _values(board, scene)
+
+
+def _rates(board: Board, scene: str) -> Iterable[str]:
+    counted = scene.startswith("azure")
+    for what in board.whats(scene):
+        yield f"### {scene[0].upper()}{scene[1:]}: {what}\n"
+        yield f"| | jobs/s | CPU, ms a job | {'requests a job | ' if counted else ''}of qworker's rate |"
+        yield f"|---|---|---|---|{'---|' if counted else ''}"
+        names = board.who(scene, what)
+        best = board.figure(scene, what, names[0], lambda r: r.rate).median
+        for name in names:
+            rate = board.figure(scene, what, name, lambda r: r.rate)
+            cpu = board.figure(scene, what, name, lambda r: r.cpu_ms)
+            requests = board.figure(scene, what, name, lambda r: r.requests)
+            cells = [name, rate.text(), cpu.text(".3f"), *([requests.text(".3f")] if counted else [])]
+            yield f"| {' | '.join(cells)} | {rate.median / best:.3g} |"
+        yield ""
+
+
+def _values(board: Board, scene: str) -> Iterable[str]:
+    whats = board.whats(scene)
+    names = list(dict.fromkeys(name for what in whats for name in board.who(scene, what)))
+    yield f"### {scene[0].upper()}{scene[1:]}\n"
+    yield f"| | {' | '.join(whats)} |"
+    yield f"|---|{'---|' * len(whats)}"
+    for name in names:
+        cells = [
+            board.figure(scene, what, name, lambda r: r.value).text(",.4g") if name in board.who(scene, what) else ""
+            for what in whats
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
