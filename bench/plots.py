@@ -20,11 +20,11 @@ def draw(board: "Board", folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for scene in board.scenes("azure: "):
         _bars(board, scene, folder / f"azure-{_slug(scene)}.png")
-    if board.scenes("sqlite"):
+    if board.whats("sqlite"):
         _bars(board, "sqlite", folder / "sqlite.png")
     for scene in board.scenes("polling"):
         _polling(board, scene, folder / "polling.png")
-    if board.scenes("sqlite: backlog"):
+    if board.whats("sqlite: backlog"):
         _lines(board, "sqlite: backlog", "messages waiting", folder / "backlog.png")
 
 
