@@ -49,6 +49,9 @@ class ScriptedQueue(Queue):
         messages: list[Message] = await self._answer("get", limit, visibility, otherwise=[])
         return messages
 
+    async def wait(self, seconds: float) -> None:
+        await self._answer("wait", seconds, otherwise=lambda: asyncio.sleep(seconds))
+
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:
         raise NotImplementedError
 

@@ -4,6 +4,7 @@ The limits are those of Azure Storage Queue, so that what runs on one broker run
 All times are whole seconds, because the service knows no fractions of one.
 """
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -113,6 +114,13 @@ class Queue(ABC):
 
         Never waits for messages to come: an empty list means that none is visible.
         """
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until a message may have become visible, at most so many seconds; where that can't be told, all of them.
+
+        A queue that wraps another has to pass this on.
+        """
+        await asyncio.sleep(seconds)
 
     @abstractmethod
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:

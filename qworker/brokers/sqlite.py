@@ -31,7 +31,7 @@ from qworker.brokers.base import (
 from qworker.brokers.sqlite_writer import Mode, Writer
 from qworker.clock import SYSTEM_CLOCK, Clock
 
-POLL_MAX: Final = 0.05
+POLL_MAX: Final = 0.5
 """Seconds between polls of an idle queue: a look costs no request and no write."""
 
 
@@ -121,6 +121,10 @@ class SqliteQueue(Queue):
             otherwise=[],
             patience=visibility / 2,  # most of a lease that began when it was asked for would be over
         )
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until a message is visible, whichever process has put it; see Queue.wait."""
+        await self._broker.writer().watch(lambda session: session.any_due(self.name), seconds)
 
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:
         """Return up to *limit* visible messages without leasing them."""

@@ -35,6 +35,10 @@ T = TypeVar("T")
 PATIENCE: Final = 60.0
 """Seconds to wait for another process to let go of the file, unless an operation is worth less."""
 _PAUSE: Final = 0.005
+_GLANCE_EVERY: Final = 0.008
+"""Seconds between glances at the file while something is watched for: has anybody written to it?"""
+_LOOK_EVERY: Final = 0.05
+"""Seconds after which to look even if nobody seems to have written: messages become visible by themselves."""
 _GROUP: Final = 512
 """Operations in one transaction, at most: the first should not wait long for the last."""
 _EXIT_PATIENCE: Final = 5.0
@@ -80,6 +84,15 @@ class Operation(Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
+class _Watch:
+    """One call that waits for something to be there."""
+
+    is_there: Callable[[Session], bool]
+    until: float
+    future: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
 class _Stop:
     future: asyncio.Future[None] | None = None
 
@@ -105,8 +118,14 @@ class Writer:
         self._corrupt: tuple[tuple[int, int], str] | None = None
         """Which file was found to be damaged, and what was said of it."""
         self._committing = False
+        self._changes = 0
+        """How many transactions were committed here."""
         self._running = threading.Lock()  # held while SQLite works, so that no fork happens then
-        self._inbox: SimpleQueue[Operation[Any] | _Stop] = SimpleQueue()
+        self._inbox: SimpleQueue[Operation[Any] | _Watch | _Stop] = SimpleQueue()
+        self._watches: list[_Watch] = []
+        """Of the thread alone."""
+        self._looked_at: tuple[float, object] = 0.0, None
+        """When, and at what, it has looked for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
         self._thread: threading.Thread | None = None
         self._abandoned = self._forked = False
@@ -126,16 +145,28 @@ class Writer:
 
         An operation whose future is cancelled is dropped if its turn has not come, and may be applied if it has.
         """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._hand_in(Operation(mode, run, future, patience or PATIENCE, is_due, otherwise))
+        return future
+
+    def watch(self, is_there: Callable[[Session], bool], seconds: float) -> asyncio.Future[None]:
+        """Look for something again and again; the future ends when it is there, or after so many seconds.
+
+        It also ends, without an error, if that can't be told: whoever asks for the thing itself will be told why.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hand_in(_Watch(is_there, time.monotonic() + seconds, future))
+        return future
+
+    def _hand_in(self, item: Operation[Any] | _Watch) -> None:
         if self._forked:
             msg = f"{self._label}: belongs to the parent process: what is in memory can't be used after a fork"
             raise BrokerUnusable(msg)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._gate:
-            self._inbox.put(Operation(mode, run, future, patience or PATIENCE, is_due, otherwise))
+            self._inbox.put(item)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"qworker {self._label}", daemon=True)
                 self._thread.start()
-        return future
 
     async def aclose(self) -> None:
         """Finish what was handed in, close the file and end the thread; a later operation begins anew."""
@@ -168,15 +199,44 @@ class Writer:
         operations, stops = self._take()
         if operations:
             self._execute(operations)
+        if self._watches:
+            self._look_out(all_of_them=bool(stops))
         return bool(stops) and self._retire(stops)
 
     def _take(self) -> tuple[list[Operation[Any]], list[_Stop]]:
-        taken = [self._inbox.get()]
+        taken: list[Operation[Any] | _Watch | _Stop] = []
         with suppress(Empty):
+            taken.append(self._inbox.get(timeout=_GLANCE_EVERY if self._watches else None))
             while len(taken) < _GROUP:
                 taken.append(self._inbox.get_nowait())
         operations = [each for each in taken if isinstance(each, Operation) and not each.future.done()]
+        if watches := [each for each in taken if isinstance(each, _Watch)]:
+            self._watches += watches
+            self._looked_at = 0.0, None  # it may be there already
         return operations, [each for each in taken if isinstance(each, _Stop)]
+
+    def _look_out(self, *, all_of_them: bool) -> None:
+        """End the watches whose time is up, or whose thing is there."""
+        now = time.monotonic()
+        watches = [each for each in self._watches if not each.future.done()]
+        ended = [each for each in watches if all_of_them or each.until <= now]
+        if len(ended) < len(watches) and self._is_worth_a_look(now):
+            with self._running:
+                try:
+                    session = Session(self._connected(), read_clock(self._clock))
+                    ended += [each for each in watches if each not in ended and each.is_there(session)]
+                except (sqlite3.Error, BrokerError):
+                    ended = watches
+        self._watches = [each for each in watches if each not in ended]
+        _deliver([_Answer(each.future, None, None) for each in ended])
+
+    def _is_worth_a_look(self, now: float) -> bool:
+        looked_at, written = self._looked_at
+        last_written = self._changes if self._path is None else _last_written(self._path)
+        if now < looked_at + _LOOK_EVERY and written == last_written:
+            return False
+        self._looked_at = now, last_written
+        return True
 
     def _retire(self, stops: Sequence[_Stop]) -> bool:
         with self._running:
@@ -289,6 +349,7 @@ class Writer:
             answers = [_answer(each.future, each.run, session) for each in wanted]
             self._committing = True
             connection.execute("COMMIT")
+            self._changes += 1
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
                 connection.execute("ROLLBACK")
@@ -339,7 +400,7 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Begin anew: the thread, and what was handed in, are the parent's."""
         self._forked = self._forked or (self._path is None and self._connection is not None)
-        self._inbox, self._gate, self._thread = SimpleQueue(), threading.RLock(), None
+        self._inbox, self._gate, self._thread, self._watches = SimpleQueue(), threading.RLock(), None, []
         self._running.release()
 
     def end(self) -> None:
@@ -375,6 +436,15 @@ def _settle(answers: Sequence[_Answer]) -> None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+
+def _last_written(path: Path) -> object:
+    """Return what changes when a process writes to a database in WAL mode; twice in a few milliseconds it may not."""
+    try:
+        status = path.with_name(f"{path.name}-wal").stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _inode(path: Path) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     ] = None,
     poll_max: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Between polls of an idle queue. [default: 2s on Azure, 50ms on SQLite]"),
+        typer.Option(metavar="TIME", help="Between polls of an idle queue. [default: 2s on Azure, 500ms on SQLite]"),
     ] = None,
 ) -> None:
     """Run the jobs of an app's queues until told to stop.

@@ -182,6 +182,10 @@ class GuardedQueue(Queue):
         """Lease visible messages."""
         return await self._ask("get", lambda: self._queue.get(limit, visibility=visibility))
 
+    async def wait(self, seconds: float) -> None:
+        """Wait until a message may have become visible."""
+        await self._queue.wait(seconds)
+
     async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
         """Let a leased message reappear later."""
         return await self._ask(

@@ -63,6 +63,12 @@ class _Poll:
         self.failing_since: float | None = None
         self.told = False
         """Whether its failing was."""
+        self.watch: asyncio.Task[None] | None = None
+        """Ends its rest early, or when it is over."""
+
+    @property
+    def watched(self) -> bool:
+        return self.watch is not None and not self.watch.done()
 
     def ready(self, now: float) -> bool:
         if self.under_way:
@@ -97,8 +103,8 @@ class Fetcher:
             while True:
                 await self._step()
         finally:
-            for get in self._gets & self._held_back:
-                get.cancel()
+            for task in (*(self._gets & self._held_back), *(poll.watch for poll in self._polls if poll.watch)):
+                task.cancel()
             if self._gets:
                 await asyncio.wait(self._gets)
 
@@ -120,7 +126,11 @@ class Fetcher:
 
     async def _rest(self, now: float) -> None:
         """Wait until a queue is due, or an answer changes what is."""
-        waits = [poll.due - now for poll in self._polls if not poll.under_way]
+        resting = [poll for poll in self._polls if not poll.under_way]
+        for poll in resting:
+            if not poll.watched and poll.failing_since is None:
+                poll.watch = asyncio.get_running_loop().create_task(self._watch(poll, poll.due - now))
+        waits = [poll.due - now for poll in resting if not poll.watched]
         self._answered.clear()
         try:
             async with asyncio.timeout(min(waits) if waits else None):
@@ -128,7 +138,20 @@ class Fetcher:
         except TimeoutError:
             pass
 
+    async def _watch(self, poll: _Poll, seconds: float) -> None:
+        """Have a queue asked as soon as there may be something in it."""
+        try:
+            await poll.queue.wait(seconds)
+            poll.due = 0.0
+        except Exception:  # noqa: BLE001 — a get will say what is wrong
+            await asyncio.sleep(seconds)
+        finally:
+            self._answered.set()
+
     def _start(self, poll: _Poll, get: Coroutine[Any, Any, None]) -> None:
+        if poll.watch is not None:
+            poll.watch.cancel()
+            poll.watch = None
         poll.under_way += 1
         task = asyncio.get_running_loop().create_task(get)
         self._gets.add(task)

@@ -275,6 +275,14 @@ class BrokerContract:
         assert [None] == [message.expires_at for message in await queue.peek()]
         assert (await get_one(queue)).expires_at is None
 
+    async def test_wait(self, queue: Queue) -> None:
+        """A wait for messages ends, whether there are any or not."""
+        async with asyncio.timeout(30):
+            await queue.wait(0.05)
+            await queue.put("x")
+            await queue.wait(1)
+        assert "x" == (await get_one(queue)).body
+
     async def test_empty(self, queue: Queue) -> None:
         """A get from an empty queue is answered at once."""
         assert [] == await queue.get(MAX_BATCH, visibility=_LONG)

@@ -93,14 +93,78 @@ def contents(path: Path) -> tuple[bytes, bytes]:
     return path.read_bytes(), path.with_name(f"{path.name}-wal").read_bytes()
 
 
+class TestWait:
+    """A wait ends early if there is something: what it would last otherwise is longer than any test."""
+
+    LONG = 1000.0
+
+    async def test_ends_when_another_process_puts(self, path: Path, queue: SqliteQueue) -> None:
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        assert [] == await queue.get(visibility=60)
+        assert not waiting.done()
+        other = (
+            "import asyncio, sys; from qworker.brokers.sqlite import SqliteBroker; "
+            "asyncio.run(SqliteBroker(sys.argv[1]).queue('jobs').put('x'))"
+        )
+        await asyncio.to_thread(lambda: subprocess.run([sys.executable, "-c", other, path], check=True))
+        async with asyncio.timeout(30):
+            await waiting
+
+    async def test_ends_when_this_process_puts_in_memory_too(self) -> None:
+        queue = SqliteBroker(None).queue("jobs")
+        await queue._broker.create_queue("jobs")
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        await queue.put("x")
+        async with asyncio.timeout(30):
+            await waiting
+
+    async def test_ends_at_once_if_something_is_there(self, queue: SqliteQueue) -> None:
+        await queue.put("x")
+        async with asyncio.timeout(30):
+            await queue.wait(self.LONG)
+
+    async def test_ends_when_a_message_becomes_visible_by_itself(self, queue: SqliteQueue, clock: FakeClock) -> None:
+        await queue.put("x", delay=100)
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        assert [] == await queue.get(visibility=60)
+        assert not waiting.done()
+        clock.advance(100)
+        async with asyncio.timeout(30):
+            await waiting
+
+    async def test_ends_in_the_end(self, queue: SqliteQueue) -> None:
+        began = time.monotonic()
+        await queue.wait(0.1)
+        assert 0.1 <= time.monotonic() - began
+
+    async def test_of_a_queue_that_is_not_there_is_for_a_get_to_tell(self, broker: SqliteBroker) -> None:
+        async with asyncio.timeout(30):
+            await broker.queue("missing").wait(self.LONG)
+
+    async def test_ends_with_the_connection(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        assert [] == await queue.get(visibility=60)
+        await broker.aclose()
+        async with asyncio.timeout(30):
+            await waiting
+
+    async def test_that_nobody_waits_for_is_forgotten(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        assert [] == await queue.get(visibility=60)
+        assert 1 == len(broker.writer()._watches)
+        waiting.cancel()
+        while broker.writer()._watches:  # noqa: ASYNC110 — another thread's
+            await asyncio.sleep(0.001)
+
+
 class TestBroker:
     def test_a_file(self) -> None:
         broker = SqliteBroker("data/jobs.db")
-        assert ("sqlite:///data/jobs.db", 0.05, True) == (broker.label, broker.poll_max, broker.shared)
+        assert ("sqlite:///data/jobs.db", 0.5, True) == (broker.label, broker.poll_max, broker.shared)
 
     def test_memory(self) -> None:
         broker = SqliteBroker(None)
-        assert ("sqlite:// (in memory)", 0.05, False) == (broker.label, broker.poll_max, broker.shared)
+        assert ("sqlite:// (in memory)", 0.5, False) == (broker.label, broker.poll_max, broker.shared)
 
     def test_making_one_touches_nothing(self, path: Path) -> None:
         SqliteBroker(path)

@@ -146,7 +146,7 @@ async def test_one_get_at_a_time_while_batches_are_not_full() -> None:
     async with fetching({queue: 1}, room, deliver):
         await deliver.wait(1)
         await asyncio.sleep(0.02)
-        assert 2 == len(queue.calls)
+        assert 2 == len(queue.called("get"))
         go.set()
 
 
@@ -183,6 +183,38 @@ async def test_rests_longer_while_a_queue_is_empty() -> None:
     assert [0.01, 0.02, 0.04, 0.08, 0.08, 0.01, 0.02] == rests
     # Each rest is shortened by up to a half, at random.
     assert time.monotonic() - began >= sum(rests[:-1]) / 2
+
+
+async def test_a_rest_ends_when_there_may_be_something() -> None:
+    """Were it not for the wait that ends, a second poll would be minutes away."""
+    queue, room, deliver = ScriptedQueue(), Room(1), Deliveries()
+    queue.will("wait", None)
+    queue.will("get", [], batch(1))
+    async with asyncio.timeout(30), fetching({queue: 1}, room, deliver, pace=Pace(60, 600, 600)):
+        await deliver.wait(2)
+    assert [0, 1] == [count for _, count, _ in deliver.all][:2]
+    assert all(300 <= seconds <= 600 for [seconds] in queue.called("wait"))
+
+
+async def test_a_wait_that_fails_is_a_rest() -> None:
+    queue, room, deliver = ScriptedQueue(), Room(1), Deliveries()
+    queue.will("wait", *[RuntimeError("broken")] * 100)
+    async with asyncio.timeout(30), fetching({queue: 1}, room, deliver):
+        await deliver.wait(3)
+    assert len(queue.called("wait")) <= len(deliver.all) + 1
+
+
+async def test_a_queue_that_fails_is_not_waited_for() -> None:
+    queue, room, deliver = ScriptedQueue(), Room(1), Deliveries()
+    queue.will("get", BrokerUnavailable("down"), [])
+    queue.will("wait", *[None] * 3)
+    async with asyncio.timeout(30), fetching({queue: 1}, room, deliver):
+        while not queue.called("get"):  # noqa: ASYNC110 — until it has failed
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert [] == queue.called("wait")
+        await deliver.wait(1)
 
 
 async def test_weights_say_how_often_a_queue_is_asked() -> None:
