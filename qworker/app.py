@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
-from qworker.enqueue import Enqueuer
+from qworker.enqueue import Enqueuer, Now
 from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, UnknownTask
 from qworker.events import Listener
@@ -114,7 +114,9 @@ class App:
     def send(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Put jobs that were made already; the tasks' own enqueue makes and puts them."""
         parcels = self._enqueuer.parcels(jobs, sending.bundle)
-        self._portal.run(self._enqueuer.put(parcels, sending))
+        self._portal.open()
+        if (so_far := self._enqueuer.put_now(parcels, sending)) is not Now.DONE:
+            self._portal.run(self._enqueuer.put(parcels, sending, so_far))
 
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Do the same without blocking the event loop."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from itertools import chain
 from typing import Final
 
@@ -48,6 +49,14 @@ Load = Sequence[Parcel]
 """What is put at once, and in the queue as a whole or not at all."""
 
 
+class Now(Enum):
+    """What came of a put from plain code."""
+
+    DONE = auto()
+    NOT_DONE = auto()
+    MAYBE_DONE = auto()
+
+
 class Enqueuer:
     """Puts jobs into a broker's queues, and creates a queue that isn't there yet."""
 
@@ -66,13 +75,28 @@ class Enqueuer:
         parts = pack(texts, bundle, self._encoding)
         return [self._parcel(jobs[part.start : part.stop], texts[part.start : part.stop]) for part in parts]
 
-    async def put(self, parcels: Sequence[Parcel], sending: Sending) -> None:
+    async def put(self, parcels: Sequence[Parcel], sending: Sending, so_far: Now = Now.NOT_DONE) -> None:
         """Put each parcel into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
         queue = self._broker.queue(sending.queue)
         if len(parcels) == 1 and len(parcels[0].jobs) == 1:
-            await self._put(queue, parcels, sending)
+            await self._put(queue, parcels, sending, maybe_done=so_far is Now.MAYBE_DONE)
         elif parcels:
             await self._put_many(queue, parcels, sending)
+
+    def put_now(self, parcels: Sequence[Parcel], sending: Sending) -> Now:
+        """Put a single message from plain code, where the broker can do that, and tell what came of it.
+
+        What is not done, `put` can do with its patience. Raises what is no use to try again.
+        """
+        if len(parcels) != 1 or len(parcels[0].jobs) != 1:
+            return Now.NOT_DONE
+        try:
+            put = self._broker.queue(sending.queue).put_now(parcels[0].body, delay=sending.delay, ttl=sending.ttl)
+        except AnswerLost:
+            return Now.MAYBE_DONE
+        except (BrokerBusy, BrokerUnavailable, QueueNotFound):
+            return Now.NOT_DONE
+        return Now.NOT_DONE if put is None else Now.DONE
 
     def _parcel(self, jobs: Sequence[Job], texts: Sequence[str]) -> Parcel:
         if len(jobs) == 1:
@@ -117,8 +141,8 @@ class Enqueuer:
             refused = [parcel for parcel in parcels if parcel not in known]
             raise PartlyEnqueued(_ids(accepted), _ids(uncertain), _ids(refused), reasons[0]) from reasons[0]
 
-    async def _put(self, queue: Queue, load: Load, sending: Sending) -> None:
-        retries = _Retries()
+    async def _put(self, queue: Queue, load: Load, sending: Sending, *, maybe_done: bool = False) -> None:
+        retries = _Retries(maybe_done=maybe_done)
         while True:
             try:
                 await queue.admit(Urgency.NEW_WORK, within=retries.seconds_left)
@@ -154,8 +178,8 @@ class Enqueuer:
 class _Retries:
     """How often one put is tried again, and when."""
 
-    def __init__(self) -> None:
-        self.maybe_done = False
+    def __init__(self, *, maybe_done: bool) -> None:
+        self.maybe_done = maybe_done
         """Whether a try may have been applied."""
         self._until = time.monotonic() + _PATIENCE
         self._pauses = iter(_PAUSES)

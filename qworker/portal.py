@@ -25,6 +25,10 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
+    def open(self) -> None:
+        """Start the thread, so that `close` and the end of the process close what its callers open."""
+        self._running_loop()
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run *coroutine* in the portal's loop and return its result, or raise what it raised."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()

@@ -22,6 +22,7 @@ class ScriptedQueue(Queue):
         self.calls: list[tuple[Any, ...]] = []
         self.admissions: list[tuple[Urgency, float | None]] = []
         self.limit: float | None = None
+        self.puts_now = False
         self._answers: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self._receipts = count(2)
 
@@ -41,6 +42,16 @@ class ScriptedQueue(Queue):
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return str(await self._answer("put", body, delay, ttl, otherwise="m1"))
+
+    def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str | None:
+        if not self.puts_now:
+            return None
+        self.calls.append(("put_now", body, delay, ttl))
+        answers = self._answers["put_now"]
+        answer = answers.popleft() if answers else "m1"
+        if isinstance(answer, BaseException):
+            raise answer
+        return str(answer)
 
     async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
         await self._answer("put_many", [*bodies], delay, ttl, otherwise=None)

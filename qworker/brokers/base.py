@@ -103,6 +103,10 @@ class Queue(ABC):
         Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
         """
 
+    def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str | None:  # noqa: ARG002 — see below
+        """Add a message from plain code and return its id, or None where only `put` can; see put."""
+        return None
+
     async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
         """Add up to `put_limit` messages: all of them, or none; see put. Raises ValueError for more."""
         for body in check_many(bodies, self.put_limit):

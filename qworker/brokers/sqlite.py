@@ -80,6 +80,10 @@ class SqliteBroker(Broker):
         if not in_use:
             await self._writer.aclose()
 
+    def writer_now(self) -> Writer:
+        """Return what runs operations, for a call from plain code."""
+        return self._writer
+
     def writer(self) -> Writer:
         """Return what runs operations, for a call from the running event loop."""
         loop = asyncio.get_running_loop()
@@ -102,6 +106,12 @@ class SqliteQueue(Queue):
         check_put(delay, ttl)
         check_body(check_text(body))
         return await self._broker.writer().submit(Mode.KEEP, lambda session: session.put(self.name, body, delay, ttl))
+
+    def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
+        """Add a message and return its id; it is on the disk then. Blocks the calling thread."""
+        check_put(delay, ttl)
+        check_body(check_text(body))
+        return self._broker.writer_now().run(Mode.KEEP, lambda session: session.put(self.name, body, delay, ttl))
 
     async def put_many(self, bodies: Sequence[str], *, delay: int = 0, ttl: int | None = None) -> None:
         """Add messages in one transaction; they are on the disk then."""

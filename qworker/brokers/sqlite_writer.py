@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -73,7 +74,7 @@ class Operation(Generic[T]):
 
     mode: Mode
     run: Callable[[Session], T]
-    future: asyncio.Future[T]
+    future: asyncio.Future[T] | Future[T]
     patience: float
     """Seconds to wait for another process to let go of the file."""
     is_due: Callable[[Session], bool] | None = None
@@ -98,7 +99,7 @@ class _Stop:
 
 
 class _Answer(NamedTuple):
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | Future[Any]
     result: Any
     error: BaseException | None
 
@@ -148,6 +149,12 @@ class Writer:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._hand_in(Operation(mode, run, future, patience or PATIENCE, is_due, otherwise))
         return future
+
+    def run(self, mode: Mode, run: Callable[[Session], T]) -> T:
+        """Run an operation and return its result, for a thread that has nothing else to do."""
+        future = Future[T]()
+        self._hand_in(Operation(mode, run, future, PATIENCE))
+        return future.result()
 
     def watch(self, is_there: Callable[[Session], bool], seconds: float) -> asyncio.Future[None]:
         """Look for something again and again; the future ends when it is there, or after so many seconds.
@@ -411,7 +418,7 @@ class Writer:
             thread.join(_EXIT_PATIENCE)
 
 
-def _answer(future: asyncio.Future[Any], call: Callable[[Session], Any], session: Session) -> _Answer:
+def _answer(future: asyncio.Future[Any] | Future[Any], call: Callable[[Session], Any], session: Session) -> _Answer:
     try:
         return _Answer(future, call(session), None)
     except _OWN_FAULT as error:
@@ -422,7 +429,10 @@ def _deliver(answers: Sequence[_Answer]) -> None:
     """Wake each loop once for all of its answers."""
     by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Answer]] = defaultdict(list)
     for answer in answers:
-        by_loop[answer.future.get_loop()].append(answer)
+        if isinstance(answer.future, Future):
+            _settle([answer])  # it wakes its thread by itself
+        else:
+            by_loop[answer.future.get_loop()].append(answer)
     for loop, batch in by_loop.items():
         with suppress(RuntimeError):  # that loop is closed: nobody waits
             loop.call_soon_threadsafe(_settle, batch)

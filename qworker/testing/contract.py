@@ -242,6 +242,21 @@ class BrokerContract:
         assert (message_id, "hello", 1) == (message.id, message.body, message.dequeue_count)
         assert message.receipt
 
+    async def test_put_now(self, queue: Queue) -> None:
+        """A put from plain code is like any, where it can be made at all; what is refused is refused by it too."""
+        message_id = await asyncio.to_thread(queue.put_now, "hello", ttl=100)
+        if message_id is None:
+            message_id = await queue.put("hello", ttl=100)
+        else:
+            with pytest.raises(ValueError, match="can't hold the character"):
+                queue.put_now("\x00")
+            with pytest.raises(MessageTooLarge):
+                queue.put_now("x" * (MAX_BODY_BYTES + 1))
+        message = await get_one(queue)
+        assert (message_id, "hello") == (message.id, message.body)
+        assert message.expires_at
+        assert [] == await queue.get(visibility=_LONG)
+
     async def test_put_many(self, queue: Queue) -> None:
         """As many messages as the queue takes at once arrive whole, with a delay and a ttl like any."""
         bodies = [f"{n:03}" for n in range(queue.put_limit)]

@@ -5,7 +5,7 @@ import pytest
 from doubles import ScriptedBroker, ScriptedQueue
 from qworker import enqueue as enqueue_module
 from qworker.brokers.base import MAX_BODY_BYTES, Urgency
-from qworker.enqueue import Enqueuer
+from qworker.enqueue import Enqueuer, Now
 from qworker.envelope import decode, encode
 from qworker.errors import (
     AccessDenied,
@@ -318,3 +318,60 @@ async def test_few_puts_of_many_are_under_way_at_once(enqueuer: Enqueuer, roomy:
     roomy.will("put_many", *[slow] * 10)
     await put(enqueuer, *many(30))
     assert 2 == most
+
+
+# From plain code
+
+
+@pytest.fixture
+def ready(queue: ScriptedQueue) -> ScriptedQueue:
+    queue.puts_now = True
+    return queue
+
+
+def put_now(enqueuer: Enqueuer, *jobs: Job) -> Now:
+    return enqueuer.put_now(enqueuer.parcels(jobs), SENDING)
+
+
+def test_one_is_put_without_an_event_loop(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
+    assert Now.DONE is put_now(enqueuer, JOB)
+    assert [("put_now", encode(JOB), 5, 60)] == ready.calls
+
+
+def test_many_are_not(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
+    assert Now.NOT_DONE is put_now(enqueuer, *many(2))
+    assert Now.NOT_DONE is enqueuer.put_now(enqueuer.parcels(many(2), bundle=2), SENDING)
+    assert [] == ready.calls
+
+
+def test_where_a_broker_needs_an_event_loop_nothing_is_done(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    assert Now.NOT_DONE is put_now(enqueuer, JOB)
+    assert [] == queue.calls
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BrokerBusy("503"), Now.NOT_DONE),
+        (BrokerUnavailable("down"), Now.NOT_DONE),
+        (QueueNotFound("mail"), Now.NOT_DONE),
+        (AnswerLost("?"), Now.MAYBE_DONE),
+    ],
+)
+def test_what_patience_may_mend_is_left_to_it(
+    enqueuer: Enqueuer, ready: ScriptedQueue, error: BrokerError, expected: Now
+) -> None:
+    ready.will("put_now", error)
+    assert expected is put_now(enqueuer, JOB)
+
+
+def test_what_it_may_not_is_raised(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
+    ready.will("put_now", BrokerRefused("400"))
+    with pytest.raises(BrokerRefused):
+        put_now(enqueuer, JOB)
+
+
+async def test_what_may_be_done_is_uncertain_to_the_end(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
+    queue.will("put", BrokerRefused("400"))
+    with pytest.raises(EnqueueUncertain):
+        await enqueuer.put(enqueuer.parcels([JOB]), SENDING, Now.MAYBE_DONE)
