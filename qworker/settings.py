@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     poll_min: Seconds | None = Field(default=None, gt=0)
     """Seconds between polls of a queue that had messages a moment ago; by default a twentieth of poll_max."""
     poll_max: Seconds | None = Field(default=None, gt=0)
-    """Seconds between polls of an idle queue; by default the broker's: 2 on Azure, 0.05 on SQLite."""
+    """Seconds between polls of an idle queue; by default the broker's: 2 on Azure, 0.5 on SQLite."""
 
     @classmethod
     def settings_customise_sources(
