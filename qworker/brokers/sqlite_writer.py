@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,7 +29,7 @@ from qworker.brokers.sqlite_file import (
 )
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
-from qworker.errors import BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
+from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
 
 T = TypeVar("T")
 
@@ -129,6 +129,9 @@ class Writer:
         """When, and at what, it has looked for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
         self._thread: threading.Thread | None = None
+        self._calls: deque[Operation[Any]] = deque()
+        """Of threads that run them themselves."""
+        self._turn = threading.Lock()  # held by the one that does
         self._abandoned = self._forked = False
         with _registry:
             _writers.add(self)
@@ -151,10 +154,30 @@ class Writer:
         return future
 
     def run(self, mode: Mode, run: Callable[[Session], T]) -> T:
-        """Run an operation and return its result, for a thread that has nothing else to do."""
-        future = Future[T]()
-        self._hand_in(Operation(mode, run, future, PATIENCE))
-        return future.result()
+        """Run an operation in the calling thread and return its result.
+
+        Of several threads that call, one runs what all of them wait for: no other thread has to wake up for a single
+        one, and many share a transaction.
+        """
+        self._check_not_forked()
+        operation = Operation(mode, run, Future[T](), PATIENCE)
+        self._calls.append(operation)
+        with self._turn:
+            if not operation.future.done():
+                self._execute_calls()
+        return operation.future.result()
+
+    def _execute_calls(self) -> None:
+        calls: list[Operation[Any]] = []
+        with suppress(IndexError):
+            while len(calls) < _GROUP:
+                calls.append(self._calls.popleft())
+        try:
+            self._execute(calls)
+        finally:
+            for call in calls:  # of other threads, if a signal has ended this one's work
+                if not call.future.done():
+                    call.future.set_exception(AnswerLost(f"{self._label}: interrupted: it may have been done"))
 
     def watch(self, is_there: Callable[[Session], bool], seconds: float) -> asyncio.Future[None]:
         """Look for something again and again; the future ends when it is there, or after so many seconds.
@@ -166,19 +189,25 @@ class Writer:
         return future
 
     def _hand_in(self, item: Operation[Any] | _Watch) -> None:
-        if self._forked:
-            msg = f"{self._label}: belongs to the parent process: what is in memory can't be used after a fork"
-            raise BrokerUnusable(msg)
+        self._check_not_forked()
         with self._gate:
             self._inbox.put(item)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"qworker {self._label}", daemon=True)
                 self._thread.start()
 
+    def _check_not_forked(self) -> None:
+        if self._forked:
+            msg = f"{self._label}: belongs to the parent process: what is in memory can't be used after a fork"
+            raise BrokerUnusable(msg)
+
     async def aclose(self) -> None:
         """Finish what was handed in, close the file and end the thread; a later operation begins anew."""
         with self._gate:
             if self._thread is None:
+                with self._running:
+                    if self._path is not None:
+                        self._disconnect()
                 return
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._inbox.put(_Stop(future))
@@ -408,6 +437,7 @@ class Writer:
         """Begin anew: the thread, and what was handed in, are the parent's."""
         self._forked = self._forked or (self._path is None and self._connection is not None)
         self._inbox, self._gate, self._thread, self._watches = SimpleQueue(), threading.RLock(), None, []
+        self._calls, self._turn = deque(), threading.Lock()
         self._running.release()
 
     def end(self) -> None:

@@ -20,6 +20,11 @@ from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 
 _AT_ONCE: Final = MAX_BATCH
 """Puts under way at the same time when a bundle is split."""
+_AFTER_SPLIT: Final = 2
+"""Seconds until the jobs of a split bundle become visible: by then it is deleted, unless something is wrong.
+
+One of them may have ended its worker. If it ended the next before the bundle is gone, it would be put once more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class PartSettler:
 
         async def put_each(waiting: Iterator[Part]) -> None:
             for part in waiting:
-                await self._put_alone(queue, part, 0, {"attempts": 1 + _attempts(part)})
+                await self._put_alone(queue, part, _AFTER_SPLIT, {"attempts": 1 + _attempts(part)})
 
         waiting = iter(bundle.left)
         try:

@@ -231,6 +231,10 @@ async def test_a_bundle_that_comes_back_is_split(app: App, broker: SqliteBroker,
     happened = await arun_until_idle(app)
     [split] = happened.of(BundleSplit)
     assert (50, 2, "default") == (split.jobs, split.dequeue_count, split.queue)
+    assert [] == attempts, "none of them runs before the bundle is gone"
+    assert 50 == await broker.queue("default").count()
+    clock.advance(2)
+    happened = await arun_until_idle(app)
     assert {job.id for job in jobs} == {event.job.id for event in happened.of(JobSucceeded)}
     assert [2] * 50 == attempts
     assert 0 == await broker.queue("default").count()
