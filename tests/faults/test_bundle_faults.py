@@ -83,11 +83,11 @@ def test_workers_killed_at_random_lose_nothing_of_bundles(stage: Stage, fault: F
     verdict.assert_clean()
 
 
-@pytest.mark.fault(2, 40)
+@pytest.mark.fault(2, 40, minutes=4)
 def test_killed_at_each_fault_point_jobs_of_bundles_are_executed_once_or_twice(stage: Stage, fault: Fault) -> None:
     """At some points, some jobs of the bundle have ended, some run and some wait."""
     few: list[tuple[str, ...]] = [tuple(fault.random.sample(POINTS, 3))]
-    rounds = fault.scale(short=few, full=[POINTS] * 10)
+    rounds = fault.scale(short=few, full=[POINTS] * 5)
     seen: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for point in chain.from_iterable(rounds):
         seen[point].update(kill_at(point, stage, fault.random))
