@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""
+    loop: Literal["auto", "asyncio", "uvloop"] = "auto"
+    """What runs handlers: asyncio's own event loop, uvloop's, or "auto": uvloop's where it is installed."""
     burst: bool = False
     """Exit once no job is visible and none runs."""
     reload: bool = False

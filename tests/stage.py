@@ -140,7 +140,13 @@ class Stage:
     def env(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("QWORKER_", "AZURE_"))}
         path = os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")]))
-        return kept | {"PYTHONPATH": path, "QWORKER_BROKER": self.worker_url, "HISTORY": str(self.history.file)}
+        loop = os.environ.get("TEST_LOOP", "asyncio")
+        return kept | {
+            "QWORKER_LOOP": loop,
+            "PYTHONPATH": path,
+            "QWORKER_BROKER": self.worker_url,
+            "HISTORY": str(self.history.file),
+        }
 
     def worker(
         self,

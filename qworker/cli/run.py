@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -59,6 +59,10 @@ def run(  # noqa: PLR0913 — one parameter an option
     log_format: Annotated[
         str | None,
         typer.Option(metavar="FORMAT", help="console, json, or auto: console on a terminal. [default: auto]"),
+    ] = None,
+    loop: Annotated[
+        str | None,
+        typer.Option(metavar="LOOP", help="asyncio, uvloop, or auto: uvloop where it is installed. [default: auto]"),
     ] = None,
     burst: Annotated[
         bool,
@@ -115,7 +119,8 @@ def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
-    code = _run_to_the_end(_run_worker(app, settings, supervised=supervised))
+    loop_factory = _loop_factory(settings)
+    code = _run_to_the_end(_run_worker(app, settings, supervised=supervised), loop_factory)
     ignore_signals()
     app.close()
     _leave_stuck_threads(code)
@@ -127,9 +132,24 @@ def _check_shared(broker: "Broker", settings: "Settings") -> None:
         raise ConfigurationError(f"{broker.label} is of one process only: use -p 1, or a file")
 
 
-def _run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
+def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the worker's event loop; None for asyncio's own. Raises ConfigurationError."""
+    if settings.loop == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 — an extra
+    except ImportError:
+        if settings.loop == "uvloop":
+            raise ConfigurationError("loop: uvloop is not installed: pip install qworker[uvloop]") from None
+        return None
+    return uvloop.new_event_loop
+
+
+def _run_to_the_end(
+    main: Coroutine[Any, Any, int], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
+) -> int:
     """Run the worker's event loop, and on: asyncio lets a sys.exit() in a handler's own asyncio task end the loop."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         loop = runner.get_loop()
         task = loop.create_task(main)
         while True:
