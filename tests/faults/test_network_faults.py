@@ -28,7 +28,8 @@ from fault_rules import Rule
 from qworker import App
 from qworker.envelope import decode
 from qworker.errors import EnqueueUncertain
-from qworker.events import JobPoisoned, JobSucceeded, LeaseLost, PollFailed, SettleFailed
+from qworker.events import Event, JobPoisoned, JobSucceeded, LeaseLost, PollFailed, SettleFailed
+from qworker.testing import EventRecorder
 from stage import MakeStage, Stage, wait_until
 from troubled import Bench, azure_bench, until
 
@@ -334,6 +335,11 @@ async def test_answers_that_trickle(proxied_bench: Bench, fault_proxy: FaultProx
     assert dict.fromkeys(range(count), 1) == Counter(execution.n for execution in bench.executions)
 
 
+def settled(worker: EventRecorder) -> list[Event]:
+    """Return what tells of jobs that ended, well or not: a job that can't succeed any more should not be waited for."""
+    return [*worker.of(JobSucceeded), *worker.of(LeaseLost), *worker.of(SettleFailed)]
+
+
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("limit", [100, 500])
 async def test_a_throttled_account(proxied_bench: Bench, fault_proxy: FaultProxy, fault: Fault, limit: int) -> None:
@@ -345,10 +351,10 @@ async def test_a_throttled_account(proxied_bench: Bench, fault_proxy: FaultProxy
     lease = 12  # the whole of Azurite, of the proxy, of its callers and of other tests has two cores
     async with bench.worker(concurrency=32, lease=lease) as worker:
         for first in range(few, count, 50):
-            enough = partial(lambda done: len(worker.of(JobSucceeded)) > done, first - few)
+            enough = partial(lambda done: len(settled(worker)) > done, first - few)
             await until(enough, "room for more", within=600)
             await bench.rest.aenqueue_many([(n, 0.0) for n in range(first, min(first + 50, count))])
-        await until(lambda: len(worker.of(JobSucceeded)) >= count, "the end of all", within=600)
+        await until(lambda: len(settled(worker)) >= count, "the end of all", within=600)
         took = time.monotonic() - began
     asked = len(fault_proxy.log) - done_before
     answered = asked - fault_proxy.throttled
