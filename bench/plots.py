@@ -1,5 +1,6 @@
 """The plots of docs/performance.md."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +30,7 @@ def draw(board: "Board", folder: Path) -> None:
 
 
 def _slug(scene: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in scene.partition(": ")[2].lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", scene.partition(": ")[2].lower()).strip("-")
 
 
 def _bars(board: "Board", scene: str, path: Path) -> None:

@@ -112,6 +112,11 @@ def _rates(board: Board, scene: str) -> Iterable[str]:
         yield ""
 
 
+def _plain(figure: Figure) -> str:
+    form = ",.0f" if figure.high >= 100 else ".3g"  # noqa: PLR2004 - three digits are enough of it
+    return figure.text(form) if figure.low < figure.high else f"{figure.median:{form}}"
+
+
 def _values(board: Board, scene: str) -> Iterable[str]:
     whats = board.whats(scene)
     names = list(dict.fromkeys(name for what in whats for name in board.who(scene, what)))
@@ -120,7 +125,7 @@ def _values(board: Board, scene: str) -> Iterable[str]:
     yield f"|---|{'---|' * len(whats)}"
     for name in names:
         cells = [
-            board.figure(scene, what, name, lambda r: r.value).text(",.4g") if name in board.who(scene, what) else ""
+            _plain(board.figure(scene, what, name, lambda r: r.value)) if name in board.who(scene, what) else ""
             for what in whats
         ]
         yield f"| {name} | {' | '.join(cells)} |"

