@@ -98,6 +98,14 @@ class _Stop:
     future: asyncio.Future[None] | None = None
 
 
+class _Failed(Exception):
+    """What SQLite raised, and whether it was at the end of a transaction, which may be done then."""
+
+    def __init__(self, error: sqlite3.Error, *, committing: bool) -> None:
+        super().__init__(error)
+        self.error, self.committing = error, committing
+
+
 class _Answer(NamedTuple):
     future: asyncio.Future[Any] | Future[Any]
     result: Any
@@ -297,13 +305,13 @@ class Writer:
     def _failure(self, error: Exception) -> BrokerError:
         """Return a new exception for each caller: a traceback can't be shared."""
         failure: BrokerError
-        if isinstance(error, sqlite3.Error):
-            failure = translate(error, self._label, committing=self._committing)
+        if isinstance(error, _Failed):
+            failure = translate(error.error, self._label, committing=error.committing)
         elif isinstance(error, BrokerError):
             failure = type(error)(*error.args)
         else:
             failure = BrokerRefused(f"{self._label}: {error!r}")
-        failure.__cause__ = error
+        failure.__cause__ = error.error if isinstance(error, _Failed) else error
         return failure
 
     def _run_patiently(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
@@ -316,8 +324,9 @@ class Writer:
                     if is_odd_text(error) and self._escapes_odd_texts():
                         continue
                     if primary_code(error) not in _BUSY:
+                        committing = self._committing  # read here: another thread may be next
                         self._distrust(error)
-                        raise
+                        raise _Failed(error, committing=committing) from error
             abandoned = self._abandoned
             time.sleep(_PAUSE)  # lets a fork happen
         return []

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from qworker.brokers import sqlite_file, sqlite_session, sqlite_writer
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
 from qworker.brokers.sqlite_session import Session, machine, read_clock
-from qworker.brokers.sqlite_writer import Mode
+from qworker.brokers.sqlite_writer import Mode, Operation
 from qworker.clock import SYSTEM_CLOCK
 from qworker.errors import (
     AnswerLost,
@@ -155,6 +156,47 @@ class TestWait:
         waiting.cancel()
         while broker.writer()._watches:  # noqa: ASYNC110 — another thread's
             await asyncio.sleep(0.001)
+
+
+class TestPlainCode:
+    """Threads that put without an event loop run what they wait for themselves, and each other's."""
+
+    async def test_all_that_several_threads_put_arrives(self, queue: SqliteQueue) -> None:
+        def put(thread: int) -> list[str]:
+            return [queue.put_now(f"{thread}-{n}") for n in range(50)]
+
+        ids = await asyncio.gather(*(asyncio.to_thread(put, thread) for thread in range(4)))
+        assert 200 == len({message_id for some in ids for message_id in some})
+        assert 200 == await queue.count()
+
+    async def test_no_thread_is_started_for_it_and_the_file_is_closed(self, path: Path) -> None:
+        broker = SqliteBroker(path)
+        await broker.create_queue("jobs")
+        await broker.aclose()
+        await asyncio.to_thread(broker.queue("jobs").put_now, "x")
+        assert [] == writers(path)
+        assert broker.writer()._connection is not None
+        await broker.aclose()
+        assert broker.writer()._connection is None
+
+    def test_an_error_is_of_the_one_who_made_it(self, path: Path) -> None:
+        with pytest.raises(QueueNotFound):
+            SqliteBroker(path).queue("missing").put_now("x")
+
+    def test_what_a_signal_interrupts_is_uncertain_to_the_others(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(_: object) -> None:
+            raise KeyboardInterrupt
+
+        writer = SqliteBroker(path)._writer
+        theirs: Operation[None] = Operation(Mode.KEEP, lambda _: None, Future(), 60)
+        writer._calls.append(theirs)
+        monkeypatch.setattr(writer, "_execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.run(Mode.KEEP, lambda _: None)
+        assert isinstance(theirs.future, Future)
+        assert isinstance(theirs.future.exception(timeout=0), AnswerLost)
 
 
 class TestBroker:
