@@ -51,7 +51,7 @@ faults: setup ## survive every fault in its full form, up to an hour, and write 
 mutants: setup ## plant ten defects, one at a time: the tests of faults must see each
 	$(BIN)/python tests/mutants.py --table docs/faults.md
 
-bench: .venv-bench/installed $(AZURITE) ## measure qworker beside its peers, for an hour, and write docs/performance.md
+bench: .venv-bench/installed $(AZURITE) ## measure qworker beside its peers, for half an hour, and write docs/performance.md
 	.venv-bench/bin/python -m bench $(BENCH_ARGS)
 
 check: lint ## all that has to pass before a change goes in
