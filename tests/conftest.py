@@ -1,8 +1,16 @@
 """What every test may ask for."""
 
+import signal
+
 import pytest
 
 pytest_plugins = ["azurite_server", "fault_report", "fault_proxy", "stage", "troubled", "kept", "watched"]
+
+
+def pytest_configure() -> None:
+    """Have workers hear a SIGINT: tests that a shell has started in its background ignore it, as do their children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
