@@ -7,7 +7,7 @@ The protocol: https://learn.microsoft.com/rest/api/storageservices/operations-on
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -28,8 +28,6 @@ Pipeline = AsyncPipeline[HttpRequest, Answer]
 
 _TOKEN_SCOPE: Final = "https://storage.azure.com/.default"  # noqa: S105 - a scope is no secret
 _FOREVER: Final = -1
-_NEVER: Final = 9999
-"""The year in which the service says that a message expires which never does."""
 
 
 def new_pipeline(service: QueueServiceClient, transport: BareTransport) -> Pipeline:
@@ -138,7 +136,7 @@ def _moment(text: str) -> datetime:
 
 def _expiry(text: str) -> datetime | None:
     moment = _moment(text)
-    return None if moment.year == _NEVER else moment
+    return None if moment.year == MAXYEAR else moment  # what the service says of one that never does
 
 
 def _given(value: str | None) -> str:

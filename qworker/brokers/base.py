@@ -103,7 +103,7 @@ class Queue(ABC):
         Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
         """
 
-    def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str | None:  # noqa: ARG002 — see below
+    def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str | None:  # noqa: ARG002 — for brokers that can
         """Add a message from plain code and return its id, or None where only `put` can; see put."""
         return None
 

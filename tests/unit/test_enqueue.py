@@ -56,6 +56,20 @@ def many(count: int) -> list[Job]:
     return [Job(f"j{number}", "mail.send", [number]) for number in range(count)]
 
 
+class Slow:
+    """An answer that takes a turn of the event loop, and knows how many took theirs at once."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+
+    async def __call__(self) -> str:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
+        return "m1"
+
+
 # One
 
 
@@ -200,19 +214,10 @@ async def test_many_create_a_missing_queue_once(
 
 
 async def test_many_are_put_side_by_side_within_limits(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
-    running = most = 0
-
-    async def slow() -> str:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0)
-        running -= 1
-        return "m1"
-
+    slow = Slow()
     queue.will("put", *[slow] * 300)
     await put(enqueuer, *many(300))
-    assert 64 == most
+    assert 64 == slow.most
 
 
 async def test_if_the_first_of_many_fails_no_other_is_tried(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
@@ -306,18 +311,10 @@ async def test_what_is_put_at_once_is_uncertain_at_once(enqueuer: Enqueuer, room
 
 
 async def test_few_puts_of_many_are_under_way_at_once(enqueuer: Enqueuer, roomy: ScriptedQueue) -> None:
-    running = most = 0
-
-    async def slow() -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0)
-        running -= 1
-
+    slow = Slow()
     roomy.will("put_many", *[slow] * 10)
     await put(enqueuer, *many(30))
-    assert 2 == most
+    assert 2 == slow.most
 
 
 # From plain code
