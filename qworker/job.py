@@ -5,7 +5,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+
+_RANDOM_BYTES: Final = 10
+_DIGITS: Final = 2 * _RANDOM_BYTES
+_VARIANT: Final = {digit: "89ab"[number % 4] for number, digit in enumerate("0123456789abcdef")}
+"""The digit that stands for two random bits behind the bits of the variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,19 @@ class Job:
 
 def new_job_id() -> str:
     """Return a UUID of version 7 (RFC 9562): unique anywhere, and ordered by the time it was made."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | (7 << 76)
-    value = value & ~(0x3 << 62) | (2 << 62)
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    (job_id,) = new_job_ids(1)
+    return job_id
+
+
+def new_job_ids(count: int) -> list[str]:
+    """Return as many of them, made at the same time."""
+    digits = f"{time.time_ns() // 1_000_000:012x}"
+    moment = f"{digits[:8]}-{digits[8:]}"
+    random = os.urandom(_RANDOM_BYTES * count).hex()
+    return [
+        f"{moment}-7{some[:3]}-{_VARIANT[some[3]]}{some[4:7]}-{some[7:19]}"
+        for some in (random[at : at + _DIGITS] for at in range(0, len(random), _DIGITS))
+    ]
 
 
 def utc_now() -> datetime:

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import Parameter
 from typing import Any, Final, Self
 
@@ -29,6 +30,10 @@ _JSON: Final = ConfigDict(
     val_json_bytes="base64",
     ser_json_inf_nan="strings",
 )
+_MANY: Final = 8
+"""Calls that are worth to be looked at together."""
+Encoded = tuple[list[Any], dict[str, Any]]
+"""A call's positional and keyword arguments, as JSON values."""
 _NAMED: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
@@ -50,12 +55,29 @@ class Signature:
         self._names = {f"p{number}": name for number, name in enumerate(self._signature.parameters)}
         self._plain = _Plain.of(self._signature)
 
-    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Encoded:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
         text, problem = self._as_json(self._bind(args, kwargs))
         if text is None:  # raised out here, so that pydantic's error, with the values in it, is not even its context
             raise InvalidArguments(self._task, problem)
         return self._as_passed(from_json(text), len(args))
+
+    def encode_many(self, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[Encoded]:
+        """Do the same for many calls, in a third of the time if they have the same arguments.
+
+        Raises InvalidArguments without saying which call it is, and perhaps for no reason: encode() tells.
+        """
+        if self._plain is None or len(calls) < _MANY:
+            return [self.encode(args, kwargs) for args, kwargs in calls]
+        bound = [self._bind(args, kwargs) for args, kwargs in calls]
+        given = bound[0].keys()
+        if any(values.keys() != given for values in bound):
+            return [self.encode(args, kwargs) for args, kwargs in calls]
+        text, problem = self._all_as_json(bound)
+        if text is None:
+            raise InvalidArguments(self._task, problem)
+        encoded = zip(from_json(text)["calls"], calls, strict=True)
+        return [self._plain.as_passed(values, len(args)) for values, (args, _) in encoded]
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
@@ -85,8 +107,26 @@ class Signature:
             return None, f"an argument can't be sent as JSON: {error}"
         return text, ""
 
-    def _as_passed(self, values: dict[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
+    def _all_as_json(self, calls: Sequence[Mapping[str, Any]]) -> tuple[str | None, str]:
+        """Return the valid values of calls that have the same arguments as JSON, or what may be wrong with them."""
+        given = {field for field, name in self._names.items() if name in calls[0]}
+        try:
+            valid = self._calls.model_validate({"calls": calls})
+            text = valid.model_dump_json(by_alias=True, include={"calls": {"__all__": given}})
+            self._calls.model_validate_json(text)
+        except (ValidationError, PydanticSerializationError):  # with the values in them
+            return None, "an argument is not valid"
+        return (text, "") if "\ufffd" not in text else (None, "an argument may have a lone surrogate in a key")
+
+    @cached_property
+    def _calls(self) -> type[BaseModel]:
+        """Many calls, as a model with the same configuration: the outermost one's holds for values of any type."""
+        return create_model("Calls", __config__=_JSON, calls=(list[self._arguments], ...))  # type: ignore[name-defined]
+
+    def _as_passed(self, values: dict[str, Any], positional: int) -> Encoded:
         """Split values by name as the caller did: what came with a name keeps it, so that a parameter may move."""
+        if self._plain is not None:
+            return self._plain.as_passed(values, positional)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, parameter in self._signature.parameters.items():
@@ -171,6 +211,10 @@ class _Plain:
             return None
         values.update(kwargs)
         return values if self.required <= values.keys() else None
+
+    def as_passed(self, values: dict[str, Any], positional: int) -> Encoded:
+        """Split values by name as the caller did, who passed so many by position."""
+        return [values.pop(name) for name in self.positional[:positional]], values
 
     def pass_on(self, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return values as they are to be passed: by position as far as that goes, as a decorator may expect."""

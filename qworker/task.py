@@ -4,9 +4,11 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
+from itertools import islice
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -14,9 +16,9 @@ from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
-from qworker.job import Job, new_job_id, utc_now
+from qworker.job import Job, new_job_ids, utc_now
 from qworker.retry import Backoff, Delay, RetryPolicy, seconds_of, whole_seconds
-from qworker.signature import Signature
+from qworker.signature import Encoded, Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +33,8 @@ Middleware = Callable[[Context, CallNext], Coroutine[Any, Any, Any]]
 
 DEFAULT_QUEUE = "default"
 POISON_SUFFIX = "-poison"
+_VALIDATED_AT_ONCE: Final = 1000
+"""Calls that are validated together: the rest of them need not be in memory yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,26 +215,35 @@ class Producer(Generic[P]):
         return jobs
 
     def _jobs(self, calls: Iterable[Call]) -> list[Job]:
-        now, jobs = utc_now(), []
-        for number, call in enumerate(calls):
-            try:
-                jobs.append(self._job(*_split(self._task.name, call), now))
-            except InvalidArguments as error:
-                raise InvalidArguments(error.task, f"call number {number}: {error.problem}") from None
+        now, jobs, waiting = utc_now(), list[Job](), iter(calls)
+        while some := list(islice(waiting, _VALIDATED_AT_ONCE)):
+            jobs += self._jobs_of(self._encoded(some, len(jobs)), now)
         return jobs
 
+    def _encoded(self, calls: Sequence[Call], first: int) -> list[Encoded]:
+        """Return the arguments of calls as JSON values; *first* is the first one's number, for the error."""
+        task, signature = self._task.name, self._task.signature
+        with suppress(InvalidArguments):
+            return signature.encode_many([_split(task, call) for call in calls])
+        encoded = []
+        for number, call in enumerate(calls, first):
+            try:
+                encoded.append(signature.encode(*_split(task, call)))
+            except InvalidArguments as error:
+                raise InvalidArguments(error.task, f"call number {number}: {error.problem}") from None
+        return encoded
+
     def _job(self, args: Sequence[Any], kwargs: Mapping[str, Any], now: datetime) -> Job:
-        sent_args, sent_kwargs = self._task.signature.encode(args, kwargs)
-        ttl = self._sending.ttl
-        return Job(
-            new_job_id(),
-            self._task.name,
-            sent_args,
-            sent_kwargs,
-            enqueued_at=now,
-            expires_at=None if ttl is None else now + timedelta(seconds=ttl),
-            headers=self._sending.headers,
-        )
+        (job,) = self._jobs_of([self._task.signature.encode(args, kwargs)], now)
+        return job
+
+    def _jobs_of(self, calls: Sequence[Encoded], now: datetime) -> list[Job]:
+        task, sending = self._task.name, self._sending
+        expires_at = None if sending.ttl is None else now + timedelta(seconds=sending.ttl)
+        return [
+            Job(job_id, task, args, kwargs, enqueued_at=now, expires_at=expires_at, headers=sending.headers)
+            for job_id, (args, kwargs) in zip(new_job_ids(len(calls)), calls, strict=True)
+        ]
 
 
 def poison_queue_of(queue: str) -> str:
@@ -272,6 +285,8 @@ _ANY: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="co
 
 
 def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    if type(call) is tuple:  # most are, and to ask the abstract classes takes as long as all else here
+        return call, {}
     if isinstance(call, Mapping):
         return (), call
     if isinstance(call, Sequence) and not isinstance(call, str | bytes):
