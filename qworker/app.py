@@ -113,14 +113,14 @@ class App:
 
     def send(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Put jobs that were made already; the tasks' own enqueue makes and puts them."""
-        parcels = self._enqueuer.parcels(jobs, sending.bundle)
+        cargo = self._enqueuer.cargo_of(jobs, sending.bundle)
         self._portal.open()
-        if (so_far := self._enqueuer.put_now(parcels, sending)) is not Now.DONE:
-            self._portal.run(self._enqueuer.put(parcels, sending, so_far))
+        if (so_far := self._enqueuer.put_now(cargo, sending)) is not Now.DONE:
+            self._portal.run(self._enqueuer.put(cargo, sending, so_far))
 
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Do the same without blocking the event loop."""
-        await self._enqueuer.put(self._enqueuer.parcels(jobs, sending.bundle), sending)
+        await self._enqueuer.put(self._enqueuer.cargo_of(jobs, sending.bundle), sending)
 
     @asynccontextmanager
     async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator["Worker"]:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from itertools import chain
 from typing import Final
 
 from qworker.brokers.base import Broker, Queue, Urgency, check_body
@@ -38,15 +37,31 @@ _MANY_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parcel:
-    """A message to be put, and the jobs that it carries."""
+class Cargo:
+    """Jobs, and the messages to be put that carry them.
 
-    jobs: tuple[Job, ...]
-    body: str = field(repr=False)
+    It has no object for each message: with a hundred thousand of them, to make those would take as long as to put them.
+    """
 
+    jobs: Sequence[Job]
+    bodies: Sequence[str] = field(repr=False)
+    parts: Sequence[range] | None = field(default=None, repr=False)
+    """Which jobs each message carries; None where it is one each."""
 
-Load = Sequence[Parcel]
-"""What is put at once, and in the queue as a whole or not at all."""
+    @property
+    def single(self) -> bool:
+        """Whether it is one message with one job."""
+        return len(self.bodies) == len(self.jobs) == 1
+
+    def loads(self, size: int) -> list["Cargo"]:
+        """Divide it into loads of so many messages."""
+        return [self._load(start, start + size) for start in range(0, len(self.bodies), size)]
+
+    def _load(self, start: int, stop: int) -> "Cargo":
+        if self.parts is None:
+            return Cargo(self.jobs[start:stop], self.bodies[start:stop])
+        parts = self.parts[start:stop]
+        return Cargo(self.jobs[parts[0].start : parts[-1].stop], self.bodies[start:stop], parts)
 
 
 class Now(Enum):
@@ -64,44 +79,43 @@ class Enqueuer:
         self._broker = broker
         self._encoding = encoding
 
-    def parcels(self, jobs: Sequence[Job], bundle: int = 1) -> list[Parcel]:
+    def cargo_of(self, jobs: Sequence[Job], bundle: int = 1) -> Cargo:
         """Return the messages that carry these jobs, at most *bundle* in each.
 
         Raises InvalidArguments and MessageTooLarge.
         """
         if bundle == 1 or len(jobs) < 2:  # noqa: PLR2004 — one job alone is no bundle
-            return [Parcel((job,), self._body(job, self._encoding)) for job in jobs]
+            return Cargo(jobs, [self._body(job, self._encoding) for job in jobs])
         texts = [self._body(job, "text") for job in jobs]
-        parts = pack(texts, bundle, self._encoding)
-        return [self._parcel(jobs[part.start : part.stop], texts[part.start : part.stop]) for part in parts]
+        parts = [*pack(texts, bundle, self._encoding)]
+        bodies = [self._bundled(jobs[part.start : part.stop], texts[part.start : part.stop]) for part in parts]
+        return Cargo(jobs, bodies, parts)
 
-    async def put(self, parcels: Sequence[Parcel], sending: Sending, so_far: Now = Now.NOT_DONE) -> None:
-        """Put each parcel into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
+    async def put(self, cargo: Cargo, sending: Sending, so_far: Now = Now.NOT_DONE) -> None:
+        """Put each message into its queue. Raises EnqueueUncertain, PartlyEnqueued or a BrokerError."""
         queue = self._broker.queue(sending.queue)
-        if len(parcels) == 1 and len(parcels[0].jobs) == 1:
-            await self._put(queue, parcels, sending, maybe_done=so_far is Now.MAYBE_DONE)
-        elif parcels:
-            await self._put_many(queue, parcels, sending)
+        if cargo.single:
+            await self._put(queue, cargo, sending, maybe_done=so_far is Now.MAYBE_DONE)
+        elif cargo.bodies:
+            await self._put_many(queue, cargo, sending)
 
-    def put_now(self, parcels: Sequence[Parcel], sending: Sending) -> Now:
+    def put_now(self, cargo: Cargo, sending: Sending) -> Now:
         """Put a single message from plain code, where the broker can do that, and tell what came of it.
 
         What is not done, `put` can do with its patience. Raises what is no use to try again.
         """
-        if len(parcels) != 1 or len(parcels[0].jobs) != 1:
+        if not cargo.single:
             return Now.NOT_DONE
         try:
-            put = self._broker.queue(sending.queue).put_now(parcels[0].body, delay=sending.delay, ttl=sending.ttl)
+            put = self._broker.queue(sending.queue).put_now(cargo.bodies[0], delay=sending.delay, ttl=sending.ttl)
         except AnswerLost:
             return Now.MAYBE_DONE
         except (BrokerBusy, BrokerUnavailable, QueueNotFound):
             return Now.NOT_DONE
         return Now.NOT_DONE if put is None else Now.DONE
 
-    def _parcel(self, jobs: Sequence[Job], texts: Sequence[str]) -> Parcel:
-        if len(jobs) == 1:
-            return Parcel(tuple(jobs), self._body(jobs[0], self._encoding))
-        return Parcel(tuple(jobs), bundled(texts, self._encoding))
+    def _bundled(self, jobs: Sequence[Job], texts: Sequence[str]) -> str:
+        return self._body(jobs[0], self._encoding) if len(jobs) == 1 else bundled(texts, self._encoding)
 
     def _body(self, job: Job, encoding: Encoding) -> str:
         try:
@@ -111,25 +125,24 @@ class Enqueuer:
         # Out here, so that Python's error, with the whole body in it, is not even its context.
         raise InvalidArguments(job.task, problem)
 
-    async def _put_many(self, queue: Queue, parcels: Sequence[Parcel], sending: Sending) -> None:
+    async def _put_many(self, queue: Queue, cargo: Cargo, sending: Sending) -> None:
         size = queue.put_limit
-        loads = [parcels[start : start + size] for start in range(0, len(parcels), size)]
-        first, *others = loads
+        first, *others = cargo.loads(size)
         try:
             await self._put(queue, first, sending)  # creates the queue, or finds the broker down, just once
         except EnqueueUncertain as lost:
-            raise PartlyEnqueued([], _ids(first), _ids(chain.from_iterable(others)), lost) from lost
-        accepted, uncertain, reasons = [*first], list[Parcel](), list[QworkerError]()
+            raise PartlyEnqueued([], _ids([first]), _ids(others), lost) from lost
+        accepted, uncertain, reasons = [first], list[Cargo](), list[QworkerError]()
 
-        async def put_from(waiting: Iterator[Load]) -> None:
+        async def put_from(waiting: Iterator[Cargo]) -> None:
             for load in waiting:
                 try:
                     await self._put(queue, load, sending)
-                    accepted.extend(load)
+                    accepted.append(load)
                 except QworkerError as error:
                     reasons.append(error)
                     if isinstance(error, EnqueueUncertain):
-                        uncertain.extend(load)
+                        uncertain.append(load)
                 if reasons:
                     return
 
@@ -138,10 +151,10 @@ class Enqueuer:
         await asyncio.gather(*(put_from(waiting) for _ in range(min(at_once, len(others)))))
         if reasons:
             known = {*accepted, *uncertain}
-            refused = [parcel for parcel in parcels if parcel not in known]
+            refused = [load for load in others if load not in known]
             raise PartlyEnqueued(_ids(accepted), _ids(uncertain), _ids(refused), reasons[0]) from reasons[0]
 
-    async def _put(self, queue: Queue, load: Load, sending: Sending, *, maybe_done: bool = False) -> None:
+    async def _put(self, queue: Queue, load: Cargo, sending: Sending, *, maybe_done: bool = False) -> None:
         retries = _Retries(maybe_done=maybe_done)
         while True:
             try:
@@ -151,19 +164,19 @@ class Enqueuer:
                 pause = retries.pause_after(error)
                 if pause is None:
                     if retries.maybe_done:
-                        job = load[0].jobs[0]
+                        job = load.jobs[0]
                         raise EnqueueUncertain(job.id, job.task) from error
                     raise
             else:
                 return
             await asyncio.sleep(pause)
 
-    async def _put_once(self, queue: Queue, load: Load, sending: Sending) -> None:
+    async def _put_once(self, queue: Queue, load: Cargo, sending: Sending) -> None:
         async def put() -> None:
-            if len(load) == 1:
-                await queue.put(load[0].body, delay=sending.delay, ttl=sending.ttl)
+            if len(load.bodies) == 1:
+                await queue.put(load.bodies[0], delay=sending.delay, ttl=sending.ttl)
             else:
-                await queue.put_many([parcel.body for parcel in load], delay=sending.delay, ttl=sending.ttl)
+                await queue.put_many(load.bodies, delay=sending.delay, ttl=sending.ttl)
 
         try:
             await put()
@@ -198,5 +211,5 @@ class _Retries:
         return next(self._pauses, None) if isinstance(error, AnswerLost | BrokerUnavailable) else None
 
 
-def _ids(parcels: Iterable[Parcel]) -> list[str]:
-    return [job.id for parcel in parcels for job in parcel.jobs]
+def _ids(loads: Iterable[Cargo]) -> list[str]:
+    return [job.id for load in loads for job in load.jobs]

@@ -33,7 +33,7 @@ Middleware = Callable[[Context, CallNext], Coroutine[Any, Any, Any]]
 
 DEFAULT_QUEUE = "default"
 POISON_SUFFIX = "-poison"
-_VALIDATED_AT_ONCE: Final = 1000
+_VALIDATED_AT_ONCE: Final = 200
 """Calls that are validated together: the rest of them need not be in memory yet."""
 
 

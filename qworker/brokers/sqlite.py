@@ -95,7 +95,7 @@ class SqliteBroker(Broker):
 class SqliteQueue(Queue):
     """One queue of an SqliteBroker."""
 
-    put_limit = 500
+    put_limit = 2000
 
     def __init__(self, broker: SqliteBroker, name: str) -> None:
         self.name = name

@@ -259,7 +259,7 @@ class BrokerContract:
 
     async def test_put_many(self, queue: Queue) -> None:
         """As many messages as the queue takes at once arrive whole, with a delay and a ttl like any."""
-        bodies = [f"{n:03}" for n in range(queue.put_limit)]
+        bodies = [f"{n:05}" for n in range(queue.put_limit)]
         await queue.put_many(bodies, ttl=100)
         found = [message for _ in bodies for message in await queue.get(MAX_BATCH, visibility=_LONG)]
         assert bodies == sorted(message.body for message in found)

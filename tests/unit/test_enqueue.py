@@ -49,7 +49,7 @@ def enqueuer(broker: ScriptedBroker) -> Enqueuer:
 
 
 async def put(enqueuer: Enqueuer, *jobs: Job) -> None:
-    await enqueuer.put(enqueuer.parcels(jobs), SENDING)
+    await enqueuer.put(enqueuer.cargo_of(jobs), SENDING)
 
 
 def many(count: int) -> list[Job]:
@@ -84,21 +84,21 @@ async def test_nothing_is_nothing(enqueuer: Enqueuer, queue: ScriptedQueue) -> N
 
 
 def test_bodies_can_be_base64(broker: ScriptedBroker) -> None:
-    [parcel] = Enqueuer(broker, "base64").parcels([JOB])
-    assert encode(JOB, "base64") == parcel.body
+    cargo = Enqueuer(broker, "base64").cargo_of([JOB])
+    assert encode(JOB, "base64") == cargo.bodies[0]
 
 
 def test_a_body_of_exactly_64_kib_is_taken(enqueuer: Enqueuer) -> None:
     room = MAX_BODY_BYTES - len(encode(Job("j1", "mail.send", [""])))
-    assert MAX_BODY_BYTES == len(enqueuer.parcels([Job("j1", "mail.send", ["x" * room])])[0].body)
+    assert MAX_BODY_BYTES == len(enqueuer.cargo_of([Job("j1", "mail.send", ["x" * room])]).bodies[0])
     with pytest.raises(MessageTooLarge) as caught:
-        enqueuer.parcels([Job("j1", "mail.send", ["x" * (room + 1)])])
+        enqueuer.cargo_of([Job("j1", "mail.send", ["x" * (room + 1)])])
     assert (65_537, 65_536) == (caught.value.size, caught.value.limit)
 
 
 def test_headers_that_are_no_text_are_refused(enqueuer: Enqueuer) -> None:
     with pytest.raises(InvalidArguments, match="can't be sent as JSON"):
-        enqueuer.parcels([Job("j1", "mail.send", headers={"name": "\ud800"})])
+        enqueuer.cargo_of([Job("j1", "mail.send", headers={"name": "\ud800"})])
 
 
 async def test_a_missing_queue_is_created(enqueuer: Enqueuer, broker: ScriptedBroker, queue: ScriptedQueue) -> None:
@@ -327,7 +327,7 @@ def ready(queue: ScriptedQueue) -> ScriptedQueue:
 
 
 def put_now(enqueuer: Enqueuer, *jobs: Job) -> Now:
-    return enqueuer.put_now(enqueuer.parcels(jobs), SENDING)
+    return enqueuer.put_now(enqueuer.cargo_of(jobs), SENDING)
 
 
 def test_one_is_put_without_an_event_loop(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
@@ -337,7 +337,7 @@ def test_one_is_put_without_an_event_loop(enqueuer: Enqueuer, ready: ScriptedQue
 
 def test_many_are_not(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
     assert Now.NOT_DONE is put_now(enqueuer, *many(2))
-    assert Now.NOT_DONE is enqueuer.put_now(enqueuer.parcels(many(2), bundle=2), SENDING)
+    assert Now.NOT_DONE is enqueuer.put_now(enqueuer.cargo_of(many(2), bundle=2), SENDING)
     assert [] == ready.calls
 
 
@@ -371,4 +371,4 @@ def test_what_it_may_not_is_raised(enqueuer: Enqueuer, ready: ScriptedQueue) -> 
 async def test_what_may_be_done_is_uncertain_to_the_end(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
     queue.will("put", BrokerRefused("400"))
     with pytest.raises(EnqueueUncertain):
-        await enqueuer.put(enqueuer.parcels([JOB]), SENDING, Now.MAYBE_DONE)
+        await enqueuer.put(enqueuer.cargo_of([JOB]), SENDING, Now.MAYBE_DONE)

@@ -1,7 +1,9 @@
+import functools
+import operator
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from qworker.job import Job, new_job_id, utc_now
+from qworker.job import Job, new_job_id, new_job_ids, utc_now
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -12,6 +14,15 @@ def test_ids_are_uuids_of_version_7() -> None:
     assert (7, uuid.RFC_4122) == (job_id.version, job_id.variant)
     made_at = datetime.fromtimestamp((job_id.int >> 80) / 1000, UTC)
     assert before - timedelta(milliseconds=1) <= made_at <= utc_now()
+
+
+def test_ids_that_are_made_together_differ_in_all_random_bits() -> None:
+    ids = [uuid.UUID(job_id) for job_id in new_job_ids(1000)]
+    assert {(7, uuid.RFC_4122)} == {(job_id.version, job_id.variant) for job_id in ids}
+    ones = functools.reduce(operator.or_, (job_id.int for job_id in ids))
+    zeros = functools.reduce(operator.and_, (job_id.int for job_id in ids))
+    assert 74 == (ones & ~zeros).bit_count()  # RFC 9562, section 5.7: rand_a has 12 bits, rand_b 62
+    assert [] == new_job_ids(0)
 
 
 def test_ids_are_unique_and_sorted_by_time() -> None:

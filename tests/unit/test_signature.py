@@ -22,6 +22,8 @@ from qworker.job import Job
 from qworker.signature import Signature
 
 T = TypeVar("T")
+MANY = 8
+"""Calls that are validated together."""
 
 
 class Colour(Enum):
@@ -65,9 +67,11 @@ Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
 def over_the_wire(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the handler is called with, after a whole trip."""
+    """What the handler is called with, after a whole trip; sent with others, it would be the same."""
     signature = Signature("t", function)
-    job = read(write(Job("j1", "t", *signature.encode(args, kwargs))), message_id="m1")
+    encoded = signature.encode(args, kwargs)
+    assert [encoded] * MANY == signature.encode_many([(args, kwargs)] * MANY)
+    job = read(write(Job("j1", "t", *encoded)), message_id="m1")
     return signature.decode(job.args, job.kwargs)
 
 
@@ -325,6 +329,30 @@ def test_what_can_not_be_sent_can_not_be_read_either(value: Any, hint: Any) -> N
     for attempt in (signature.encode, signature.decode):
         with pytest.raises(InvalidArguments):
             attempt([value], {})
+    with pytest.raises(InvalidArguments):
+        signature.encode_many([([0], {})] * MANY + [([value], {})])
+
+
+def test_calls_with_other_arguments_can_be_sent_together() -> None:
+    def function(a: int, b: Annotated[int, Field(gt=0)] = 2, *, c: Any = None, ctx: Context = INJECTED) -> None: ...
+
+    signature = Signature("t", function)
+    calls: list[tuple[list[Any], dict[str, Any]]] = [
+        ([1], {}),
+        ([1, "7"], {}),
+        ([], {"c": {"x": float("nan")}, "a": 1}),
+    ]
+    assert [signature.encode(*call) for call in calls] * MANY == signature.encode_many(calls * MANY)
+    for wrong in (([1, 0], {}), ([1], {"ctx": 1}), ([], {}), ([1, 2, 3], {}), ([1], {"a": 1})):
+        with pytest.raises(InvalidArguments):
+            signature.encode_many([*calls * MANY, wrong])
+
+
+def test_what_is_wrong_with_one_of_many_is_not_repeated() -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        Signature("t", taking(int)).encode_many([(["s3cret"], {})] * MANY)
+    assert caught.value.__context__ is None
+    assert "s3cret" not in str(caught.value)
 
 
 def test_an_object_that_is_not_json() -> None:
