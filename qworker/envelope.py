@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, NoReturn
@@ -53,6 +53,8 @@ _KNOWN: Final = frozenset(
         "given_up",
     }
 )
+_PLAIN: Final = frozenset({"v", "id", "task", "args", "kwargs", "enqueued_at"})
+"""All that most envelopes have."""
 _HISTORY: Final = frozenset({"releases", "attempts", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
@@ -146,12 +148,17 @@ def decode(body: str, *, message_id: str) -> Job:
 def job_of(fields: dict[str, Any], message_id: str) -> Job:
     """Return the job in an envelope's fields. Raises InvalidEnvelope."""
     check_version(fields)
-    return Job(
+    job = Job(
         id=text_of(fields, "id", message_id),
         task=text_of(fields, "task", None),
         args=_typed(fields, "args", list, []),
         kwargs=_typed(fields, "kwargs", dict, {}),
         enqueued_at=_moment(fields, "enqueued_at"),
+    )
+    if _PLAIN.issuperset(fields):
+        return job
+    return replace(
+        job,
         expires_at=_moment(fields, "expires_at"),
         releases=count_of(fields, "releases"),
         attempts=count_of(fields, "attempts"),

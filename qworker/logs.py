@@ -75,15 +75,18 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
 
 
 class EventLog:
-    """A listener that writes each event as one log line."""
+    """A listener that writes each event as one log line, unless it is known to be below *level*."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: LogLevel = "debug") -> None:
+        self._level = _LEVELS[level]
         self._log = structlog.get_logger("qworker")
         self._failing: dict[tuple[type[events.Event], str] | None, float] = {}
         """When which failure of which queue was last told; None: that all access is denied."""
 
     def __call__(self, event: events.Event) -> None:
         """Write the event."""
+        if self._is_routine(event):
+            return
         if isinstance(event, events.PollFailed | events.RenewalFailed) and not self._is_news(event):
             return
         if isinstance(event, events.PollRecovered):
@@ -91,6 +94,12 @@ class EventLog:
             self._failing.pop(None, None)
         level, name, fields = line_of(event)
         self._log.log(_LEVELS[level], name, **fields)
+
+    def _is_routine(self, event: events.Event) -> bool:
+        """Say whether it is one of the two that each job has, and not worth more than to be dropped at once."""
+        if isinstance(event, events.JobStarted):
+            return self._level > _LEVELS["debug"] and not event.alone
+        return self._level > _LEVELS["info"] and isinstance(event, events.JobSucceeded)
 
     def _is_news(self, event: events.PollFailed | events.RenewalFailed) -> bool:
         now, failing = time.monotonic(), None if event.everywhere else (type(event), event.queue)

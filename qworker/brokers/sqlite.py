@@ -28,6 +28,7 @@ from qworker.brokers.base import (
     check_text,
     check_visibility,
 )
+from qworker.brokers.sqlite_deletes import Deletes
 from qworker.brokers.sqlite_writer import Mode, Writer
 from qworker.clock import SYSTEM_CLOCK, Clock
 
@@ -49,6 +50,7 @@ class SqliteBroker(Broker):
         self.poll_max = POLL_MAX
         self.shared = path is not None
         self._writer = Writer(None if path is None else Path(path).absolute(), clock, self.label)
+        self._deletes = Deletes(self._writer)
         self._lock = threading.Lock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         # At exit the writers see to themselves.
@@ -74,6 +76,7 @@ class SqliteBroker(Broker):
 
     async def aclose(self) -> None:
         """Close the file, unless other loops use it too; a later call opens it again. Memory keeps its messages."""
+        self._deletes.hand_in()
         with self._lock:
             self._loops.discard(asyncio.get_running_loop())
             in_use = any(not loop.is_closed() for loop in self._loops)
@@ -83,6 +86,11 @@ class SqliteBroker(Broker):
     def writer_now(self) -> Writer:
         """Return what runs operations, for a call from plain code."""
         return self._writer
+
+    def deletes(self) -> Deletes:
+        """Return what takes deletes, for a call from the running event loop."""
+        self.writer()
+        return self._deletes
 
     def writer(self) -> Writer:
         """Return what runs operations, for a call from the running event loop."""
@@ -152,7 +160,7 @@ class SqliteQueue(Queue):
 
     async def delete(self, message_id: str, receipt: str) -> None:
         """Delete a leased message. Raises LeaseLost."""
-        await self._broker.writer().submit(Mode.CHANGE, lambda session: session.delete(self.name, message_id, receipt))
+        await self._broker.deletes().add(self.name, (message_id, receipt))
 
     async def clear(self) -> None:
         """Delete all messages, the invisible ones too."""

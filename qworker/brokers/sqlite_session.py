@@ -32,7 +32,8 @@ CLAIM: Final = f"""
 UPDATE: Final = f"""
     UPDATE messages SET visible_at = :until, receipt = {_FRESH}, body = coalesce(:body, body) WHERE {_HELD}
     RETURNING receipt"""  # noqa: S608
-DELETE: Final = f"DELETE FROM messages WHERE {_HELD}"  # noqa: S608
+DELETE: Final = """
+    DELETE FROM messages WHERE seq = ? AND queue = ? AND receipt = ? AND (expires_at IS NULL OR expires_at > ?)"""
 PURGE: Final = "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE expires_at <= ? LIMIT ?)"
 # The plus keeps the planner on the index of what expires: few have, and all messages are in the other one.
 COUNT: Final = """
@@ -40,6 +41,10 @@ COUNT: Final = """
          - (SELECT count(*) FROM messages WHERE expires_at <= :now AND +queue = :queue)"""
 
 
+Held = tuple[str, str]
+"""A leased message: its id, and the receipt."""
+_ODD: Final = (ValueError, OverflowError)
+"""What a text that is no receipt can raise, before SQLite has begun."""
 _STEP: Final = 500
 """Milliseconds by which the wall clock may be off the monotonic one without having been set."""
 _STEADY: Final = 0.05
@@ -150,8 +155,31 @@ class Session:
 
     def delete(self, name: str, message_id: str, receipt: str) -> None:
         """Delete a leased message."""
-        if not self.connection.execute(DELETE, self._held(name, message_id, receipt)).rowcount:
+        held = _seq(message_id), self._queue(name), receipt, self._now
+        if not self.connection.execute(DELETE, held).rowcount:
             raise LeaseLost(message_id)
+
+    def delete_many(self, name: str, messages: Sequence[Held | None]) -> list[Exception | None]:
+        """Delete leased messages, except for None; return for each why it could not be, or None."""
+        queue, now = self._queue(name), self._now
+        wanted = [(_seq(message_id), queue, receipt, now) for message_id, receipt in filter(None, messages)]
+        self.connection.execute("SAVEPOINT deletes")
+        try:
+            all_held = self.connection.executemany(DELETE, wanted).rowcount == len(wanted)
+        except _ODD:
+            all_held = False
+        if not all_held:
+            self.connection.execute("ROLLBACK TO deletes")
+        self.connection.execute("RELEASE deletes")
+        return [None] * len(messages) if all_held else [self._delete(name, message) for message in messages]
+
+    def _delete(self, name: str, message: Held | None) -> Exception | None:
+        try:
+            if message is not None:
+                self.delete(name, *message)
+        except (LeaseLost, *_ODD) as error:
+            return error
+        return None
 
     def clear(self, name: str) -> None:
         """Delete all messages of a queue."""

@@ -164,7 +164,7 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     setup = partial(configure, settings.log_level, settings.log_format)
-    worker = app.make_worker(settings, [EventLog()], child_setup=setup)
+    worker = app.make_worker(settings, [EventLog(settings.log_level)], child_setup=setup)
     loop = asyncio.get_running_loop()
 
     last_resort = _LastResort(settings.grace + _LAST_EXIT)
@@ -242,7 +242,7 @@ def _supervise(settings: "Settings") -> int:
         this_command(),
         settings.processes,
         grace=settings.grace,
-        emit=EventLog(),
+        emit=EventLog(settings.log_level),
         fatal=frozenset() if settings.reload else frozenset({WRONG_USE, UNUSABLE}),
         once=settings.burst,
         changes=changes,

@@ -137,7 +137,7 @@ class Lease:
 
     async def _begin_settling(self) -> None:
         """Wait for its turn, which is to be given back. Raises BrokerBusy or LeaseLost, and has no turn then."""
-        if not self.lost:
+        if self.queue.rate is not None and not self.lost:
             await self._admitted(Urgency.SETTLEMENT)  # without its turn: the keeper may renew it meanwhile
         await self._turn.take()
         if self._settled or self.lost:

@@ -256,8 +256,7 @@ class Worker:
         while self._may_start() and (received := self._turns.take()) is not None:
             self._slots.started()
             self._started += 1
-            handling = self._hold(received, self._pipeline.handle(received, self._leave_slot))
-            handling.add_done_callback(lambda _: self._slots.settled())
+            self._hold(received, self._pipeline.handle(received, self._leave_slot), then=self._slots.settled)
         self._slots.set_open(to_more=self._turns.open)
         if self.has_started_all and self._stop_reason is None:
             self.request_stop(f"it has started {self._started} jobs")
@@ -286,18 +285,21 @@ class Worker:
             self._slots.waiting -= 1
             self._hold(received, self._pipeline.release(received, "its worker stopped before it began"))
 
-    def _hold(self, received: Received, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _hold(
+        self, received: Received, work: Coroutine[Any, Any, None], then: Callable[[], None] | None = None
+    ) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._in_hand.add(task)
-        task.add_done_callback(partial(self._let_go, received))
-        return task
+        task.add_done_callback(partial(self._let_go, received, then))
 
-    def _let_go(self, received: Received, task: asyncio.Task[None]) -> None:
+    def _let_go(self, received: Received, then: Callable[[], None] | None, task: asyncio.Task[None]) -> None:
         if received.let_go():
             self._keeper.drop(received.lease)
         self._turns.ended(received)
         self._in_hand.discard(task)
         self._last_active = time.monotonic()
+        if then is not None:
+            then()
         self._start_waiting()
 
     def _end_burst(self) -> None:

@@ -210,6 +210,23 @@ def restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def test_routine_events_are_dropped_before_they_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("warning", "json")
+    log = logs.EventLog("warning")
+    started, succeeded = events.JobStarted(**COMMON), events.JobSucceeded(**COMMON, seconds=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "line_of", pytest.fail)
+        log(started)
+        log(succeeded)
+        logs.EventLog("info")(started)
+    log(events.JobStarted(**COMMON, alone=True))
+    logs.configure("debug", "json")
+    logs.EventLog("debug")(started)
+    logs.EventLog("info")(succeeded)
+    logged = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert ["job.started_alone", "job.started", "job.succeeded"] == logged
+
+
 def test_as_json_a_failure_has_its_traceback_on_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
     logs.EventLog()(events.JobRetried(**COMMON, max_attempts=5, after=10, failure=WHY, seconds=1.0))

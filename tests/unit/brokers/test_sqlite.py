@@ -433,7 +433,7 @@ class TestMessages:
     async def test_query_plans(self, broker: SqliteBroker, statement: str, index: str) -> None:
         sql = getattr(sqlite_session, statement)
         names = dict.fromkeys(["queue", "now", "until", "limit", "seq", "receipt", "body"], 1)
-        values = (1, 1) if "?" in sql else names
+        values = (1,) * sql.count("?") if "?" in sql else names
         plan = await broker.writer().submit(
             Mode.READ, lambda session: session.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
         )

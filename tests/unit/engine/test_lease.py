@@ -280,7 +280,7 @@ async def test_a_refusal_keeps_the_lease(lease: Lease, queue: ScriptedQueue) -> 
 
 
 async def test_a_settlement_waits_for_room_without_the_leases_turn(lease: Lease, queue: ScriptedQueue) -> None:
-    go = asyncio.Event()
+    go, queue.limit = asyncio.Event(), 10.0
     queue.will("admit", held_until(go))
     completing = asyncio.create_task(lease.complete())
     await until(lambda: queue.admissions)
@@ -295,6 +295,7 @@ async def test_a_settlement_waits_for_room_without_the_leases_turn(lease: Lease,
 async def test_what_found_no_room_was_not_sent_and_leaves_no_doubt(
     lease: Lease, queue: ScriptedQueue, act: Callable[[Lease], Awaitable[None]]
 ) -> None:
+    queue.limit = 10.0
     queue.will("admit", BrokerBusy("no room"))
     with pytest.raises(BrokerBusy):
         await act(lease)
@@ -306,6 +307,7 @@ async def test_what_found_no_room_was_not_sent_and_leaves_no_doubt(
 
 
 async def test_room_is_waited_for_no_longer_than_the_lease_lasts(lease: Lease, queue: ScriptedQueue) -> None:
+    queue.limit = 10.0
     await lease.renew()
     lease.deadline = time.monotonic() + 7
     await lease.save("body")
