@@ -64,9 +64,9 @@ MUTANTS: Final = (
             ),
             Edit(
                 "qworker/engine/worker.py",
-                "            handling = self._hold(received, self._pipeline.handle",
+                "            self._hold(received, self._pipeline.handle",
                 "            self._keeper.keep([received.lease])\n"
-                "            handling = self._hold(received, self._pipeline.handle",
+                "            self._hold(received, self._pipeline.handle",
             ),
         ),
         "32 or batch",
@@ -165,7 +165,7 @@ MUTANTS: Final = (
                 "import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy\n",
             ),
         ),
-        "retry_after",
+        "throttled_account and 100",
     ),
     Mutant(
         "404 at a delete counts as a failure",

@@ -158,7 +158,8 @@ async def test_a_handler_that_ends_during_its_renewal_deletes_with_the_right_rec
 ) -> None:
     count = fault.scale(short=60, full=1000)
     bench.trouble.delay_answer("update", 0.1)
-    lease = 3 * bench.lease  # all are renewed at the same time, and each renewal gets a sixth of it
+    # All are renewed at the same time, and each renewal gets a sixth of it: beside many other tests it takes long.
+    lease = fault.scale(short=24, full=3 * bench.lease)
     renewed_after = lease / 3
     spans = [(n, fault.random.uniform(renewed_after - 0.1, renewed_after + 0.3)) for n in range(count)]
     await bench.rest.aenqueue_many(spans)
