@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, Final
 
 from qworker.brokers.base import Message, Queue, Urgency
 from qworker.engine.faultpoints import faultpoint, faultpoint_soon
 from qworker.engine.watch import LoopWatch
+from qworker.engine.within import Within
 from qworker.errors import AnswerLost, LeaseLost
 
 RENEWALS: Final = 3
@@ -101,7 +101,7 @@ class Lease:
         """
         await self._begin_settling()
         try:
-            async with asyncio.timeout(self.length / 2):
+            with Within(self.length / 2):
                 await self.queue.delete(self.message_id, self._receipt)
         except (TimeoutError, AnswerLost) as error:
             self._unanswered = True
@@ -117,16 +117,9 @@ class Lease:
         finally:
             self._turn.give_back()
 
-    @contextmanager
-    def when_lost(self, call: Callable[[], None]) -> Iterator[None]:
+    def when_lost(self, call: Callable[[], None]) -> "_WhenLost":
         """Within the block, have *call* called if the lease is lost: on whichever thread finds out, or at once."""
-        self._on_lost.append(call)
-        try:
-            if self._lost:
-                call()
-            yield
-        finally:
-            self._on_lost.remove(call)
+        return _WhenLost(self, self._on_lost, call)
 
     def lose(self) -> None:
         """Note that the message belongs to someone else."""
@@ -152,7 +145,7 @@ class Lease:
     async def _update(self, visibility: int, body: str | None, *, within: float) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(within):
+            with Within(within):
                 receipt = await self.queue.update(self.message_id, self._receipt, visibility=visibility, body=body)
         except TimeoutError:
             self._uncertain = True
@@ -167,6 +160,23 @@ class Lease:
         self._uncertain = False
         self.deadline = began + visibility
         self.due = began + visibility / RENEWALS
+
+
+class _WhenLost:
+    """A block in which a loss is told of."""
+
+    __slots__ = ("_call", "_calls", "_lease")
+
+    def __init__(self, lease: Lease, calls: list[Callable[[], None]], call: Callable[[], None]) -> None:
+        self._lease, self._calls, self._call = lease, calls, call
+
+    def __enter__(self) -> None:
+        self._calls.append(self._call)
+        if self._lease._lost:  # noqa: SLF001 — a part of it
+            self._call()
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.remove(self._call)
 
 
 class LeaseKeeper:
