@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qworker import Context
+from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import NoContext, current
 from qworker.events import (
     Event,
@@ -68,8 +69,8 @@ def message_of(ctx: Context) -> dict[str, str | None]:
 
 
 def listen(event: Event) -> None:
-    """Write down what became of a delivery."""
-    if FILE is None:
+    """Write down what became of a delivery, but not that of a bundle: its jobs are told of one by one."""
+    if FILE is None or (isinstance(event, JobEvent) and event.job.task == BUNDLE_TASK):
         return
     if isinstance(event, MessagePoisoned):
         line = {"what": "settled", "as": "poisoned", "job": event.message_id, "attempt": event.dequeue_count}

@@ -156,17 +156,17 @@ async def test_a_renewal_whose_answer_was_lost_costs_one_more_execution_at_most(
 async def test_a_handler_that_ends_during_its_renewal_deletes_with_the_right_receipt(
     bench: Bench, fault: Fault
 ) -> None:
-    count = fault.scale(short=60, full=1000)
-    bench.trouble.delay_answer("update", 0.1)
+    count, delay = fault.scale(short=60, full=1000), 0.3
+    bench.trouble.delay_answer("update", delay)
     # All are renewed at the same time, and each renewal gets a sixth of it: beside many other tests it takes long.
     lease = fault.scale(short=24, full=3 * bench.lease)
-    renewed_after = lease / 3
-    spans = [(n, fault.random.uniform(renewed_after - 0.1, renewed_after + 0.3)) for n in range(count)]
+    renewed_after = lease / 3  # or half a second more: so often it is looked which are due
+    spans = [(n, fault.random.uniform(renewed_after - 0.1, renewed_after + 0.9)) for n in range(count)]
     await bench.rest.aenqueue_many(spans)
     async with bench.worker(concurrency=100, poll_max=0.05, lease=lease) as worker:
         await until(lambda: len(worker.of(JobSucceeded)) >= count, "the end of all", within=60)
     renewals = [call.at for call in bench.calls("update")]
-    during = sum(any(at <= each.ended <= at + 0.1 for at in renewals) for each in bench.executions)
+    during = sum(any(at <= each.ended <= at + delay for at in renewals) for each in bench.executions)
     fault.did(f"{count} handlers that end about when their renewal is answered")
     fault.saw(f"{during} ended during a renewal, {len(bench.refused('delete'))} deletes failed")
     assert during > count / 10
