@@ -1,0 +1,103 @@
+"""What commands print: tables and blocks for people, JSON for scripts, ages, and texts that others wrote."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TextIO
+
+import typer
+
+NONE: Final = "-"
+"""What stands in a table where there is nothing to say; a script finds as many columns in each line."""
+_ENDLESS: Final = 1_000_000
+"""Columns of a pipe: what reads it wants all."""
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    title: str
+    right: bool = False
+    """Whether its texts end below each other, as numbers do."""
+    gives_way: bool = False
+    """Whether its texts are cut where the terminal is too narrow for all columns."""
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below their columns' titles: as wide as a terminal at most, and uncut where none reads it."""
+    from rich.console import Console  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from rich.table import Table  # noqa: PLC0415 — the same
+    from rich.text import Text  # noqa: PLC0415 — the same
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ENDLESS, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=side, no_wrap=not column.gives_way, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    _write(sys.stdout, "".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))
+
+
+def print_block(fields: Mapping[str, str]) -> None:
+    """Print names and what they stand for, one below the other; a text of several lines stands below its name."""
+    width = max(map(len, fields), default=0)
+    for name, text in fields.items():
+        lines = [printable(line) for line in text.rstrip("\n").split("\n")]
+        if len(lines) == 1:
+            _write(sys.stdout, f"{name:<{width}}  {lines[0]}".rstrip() + "\n")
+        else:
+            _write(sys.stdout, "".join(f"{line}\n" for line in (name, *(f"    {line}" for line in lines))))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, in ASCII: no terminal and no locale can spoil it."""
+    _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    """Tell a person something, beside what the command prints: on standard error, in one line."""
+    _write(sys.stderr, f"{printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, free of what a terminal would obey, whoever wrote it."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def counted(count: int, what: str) -> str:
+    """Return "1 job", "2 jobs"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in the largest unit of which it has two: "119s", "2m", "47h", "3d"."""
+    whole = max(0, int(seconds))
+    for unit, size in _UNITS:
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def age(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago something was; NONE if nobody knows."""
+    return NONE if moment is None else span((now - moment).total_seconds())
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a moment as JSON has it, "2026-11-23T05:00:00.000Z"."""
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write text, escaping what the stream's encoding doesn't have."""
+    encoding = stream.encoding or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, nl=False)

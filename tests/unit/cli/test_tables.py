@@ -1,0 +1,94 @@
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from io import BytesIO, StringIO, TextIOWrapper
+
+import pytest
+
+from qworker.cli.tables import (
+    Column,
+    age,
+    counted,
+    iso,
+    print_block,
+    print_json,
+    print_table,
+    printable,
+    say,
+    span,
+)
+
+COLUMNS = [Column("ID"), Column("TASK", gives_way=True), Column("N", right=True), Column("ERROR", gives_way=True)]
+NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
+
+
+def test_in_a_pipe_a_table_is_plain_aligned_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(COLUMNS, [("a", "mail.send", "7", "x" * 200), ("abc", "[bold]t", "100", "")])
+    assert [
+        "ID   TASK         N  ERROR",
+        "a    mail.send    7  " + "x" * 200,
+        "abc  [bold]t    100",
+    ] == capsys.readouterr().out.splitlines()
+
+
+class Screen(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("wide", [40, 80])
+def test_on_a_terminal_a_table_is_as_wide_as_that(wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(wide))
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    print_table(COLUMNS, [("0123456789", "mail.send." * 9, "3", "日本" * 90)])
+    row = screen.getvalue().splitlines()[1]
+    assert row.startswith("0123456789  mail")
+    assert 2 == row.count("…")
+    assert wide - 2 <= len(row) + row.count("日") + row.count("本") <= wide
+
+
+def test_others_texts_can_not_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\\x1b[31m\\u202e\\r\\n\\ud800é\\x9b" == printable("\x1b[31m\u202e\r\n\ud800é\x9b")
+    print_table([Column("A")], [["\x1b[31m\n"]])
+    print_block({"error": "\x1b]0;x\x07", "traceback": "one\n\x1btwo\n"})
+    say("\x1b[2J")
+    print_json({"a": "\x9b\x1b"})
+    output = capsys.readouterr()
+    assert "\x1b" not in output.out + output.err
+    assert "\x9b" not in output.out
+    assert "traceback\n    one\n    \\x1btwo\n" in output.out
+
+
+def test_a_block_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    print_block({"job": "1", "enqueued": "2", "args": ""})
+    assert "job       1\nenqueued  2\nargs\n" == capsys.readouterr().out
+
+
+def test_an_encoding_without_a_character_does_not_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(raw, encoding="ascii"))
+    print_block({"task": "é"})
+    sys.stdout.flush()
+    assert b"task  \\xe9\n" == raw.getvalue()
+
+
+def test_json_is_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    value = [{"name": "é", "n": None}]
+    print_json(value)
+    output = capsys.readouterr().out
+    assert value == json.loads(output)
+    assert output.isascii()
+
+
+def test_what_is_said_goes_to_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", heard := StringIO())
+    say("no queues\nhere")
+    assert "no queues\\nhere\n" == heard.getvalue()
+
+
+def test_spans_and_counts() -> None:
+    seconds = {-1: "0s", 0: "0s", 119.9: "119s", 120: "2m", 7199: "119m", 7200: "2h", 172_800: "2d", 1e7: "115d"}
+    assert list(seconds.values()) == [span(each) for each in seconds]
+    assert ("-", "5m") == (age(None, NOW), age(NOW - timedelta(minutes=5), NOW))
+    assert (None, "2027-01-01T12:00:00.000Z") == (iso(None), iso(NOW))
+    assert ("1 job", "0 jobs", "2 jobs") == (counted(1, "job"), counted(0, "job"), counted(2, "job"))
