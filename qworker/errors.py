@@ -13,6 +13,7 @@
     ├── EnqueueUncertain          the answer to a put was lost: the job may be queued
     ├── PartlyEnqueued            only some of many jobs were accepted
     ├── PartlyReplayed            only some poisoned jobs were put back
+    ├── PartlyPurged              only some poisoned messages were deleted
     └── BrokerError               what a broker answered, or failed to
         ├── QueueNotFound
         ├── QueueBeingDeleted
@@ -114,6 +115,14 @@ class PartlyReplayed(QworkerError):
 
     def __init__(self, count: int, queue: str, reason: Exception) -> None:
         super().__init__(f"only {count} jobs were put back into {queue!r}, the others are still given up: {reason}")
+        self.count, self.queue = count, queue
+
+
+class PartlyPurged(QworkerError):
+    """A purge of a poison queue ended early; what was not deleted is still there."""
+
+    def __init__(self, count: int, queue: str, reason: Exception) -> None:
+        super().__init__(f"only {count} jobs that {queue!r} had given up were deleted, the others are there: {reason}")
         self.count, self.queue = count, queue
 
 

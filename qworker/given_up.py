@@ -1,0 +1,94 @@
+"""What the messages of a poison queue say, and which of them are meant."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from qworker.brokers.base import Message, PeekedMessage
+from qworker.envelope import decode
+from qworker.errors import InvalidEnvelope
+from qworker.poison import PoisonRecord, decode_poison
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """One message of a poison queue."""
+
+    message_id: str
+    """Its own id; the record has the one that it had in its queue."""
+    body: str = field(repr=False)
+    """The original body, to be put back."""
+    record: PoisonRecord | None
+    """None if there was no room for more than the body."""
+    job_id: str | None
+    """None if neither the record nor the body says."""
+    task: str | None
+    at: datetime
+    """When it was given up; without a record, when the broker received it."""
+
+    @classmethod
+    def of(cls, message: Message | PeekedMessage) -> "GivenUp":
+        """Read a message of a poison queue, whatever it is."""
+        try:
+            record = decode_poison(message.body)
+        except InvalidEnvelope:
+            job_id, task = _named_in(message)
+            return cls(message.id, message.body, None, job_id, task, message.inserted_at)
+        return cls(message.id, record.body, record, record.job_id, record.task, record.poisoned_at)
+
+    @property
+    def ids(self) -> set[str]:
+        """What it may be called by: the ids of its job and of its message, now and before."""
+        before = None if self.record is None else self.record.message_id
+        return {name for name in (self.job_id, self.message_id, before) if name is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which messages of a poison queue are meant: those that fit all that is said here; without any, all of them."""
+
+    task: str | None = None
+    """The task's name; ``*`` and ``?`` stand for any text and any character."""
+    error: str | None = None
+    """The error's type, or the last part of it, likewise: "smtplib.SMTPException", "SMTPException", "SMTP*"."""
+    ids: Collection[str] = ()
+    """Ids of jobs or messages; those of any of them are meant."""
+    before: datetime | None = None
+    """Given up before this."""
+    since: datetime | None = None
+    """Given up at this moment or later."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing is said."""
+        return self == EVERYTHING
+
+    def takes(self, given_up: GivenUp) -> bool:
+        """Say whether a message is meant."""
+        return (
+            (self.task is None or (given_up.task is not None and fnmatchcase(given_up.task, self.task)))
+            and (self.error is None or self._is_of_type(given_up, self.error))
+            and (not self.ids or not given_up.ids.isdisjoint(self.ids))
+            and (self.before is None or given_up.at < self.before)
+            and (self.since is None or given_up.at >= self.since)
+        )
+
+    @staticmethod
+    def _is_of_type(given_up: GivenUp, pattern: str) -> bool:
+        if given_up.record is None:
+            return False
+        kind = given_up.record.failure.type
+        return fnmatchcase(kind, pattern) or fnmatchcase(kind.rpartition(".")[2], pattern)
+
+
+EVERYTHING = Selection()
+
+
+def _named_in(message: Message | PeekedMessage) -> tuple[str | None, str | None]:
+    """Return the job's id and its task's name as a body alone says them."""
+    try:
+        job = decode(message.body, message_id=message.id)
+    except InvalidEnvelope:
+        return None, None
+    return None if job.id == message.id else job.id, job.task
