@@ -175,6 +175,10 @@ class Broker(ABC):
     shared: bool
     """Whether other processes can reach the same queues."""
 
+    def exists(self) -> bool:
+        """Return False if the place is not there yet, and the first call would make it."""
+        return True
+
     @abstractmethod
     def queue(self, name: str) -> Queue:
         """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""

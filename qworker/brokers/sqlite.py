@@ -49,12 +49,17 @@ class SqliteBroker(Broker):
         self.label = "sqlite:// (in memory)" if path is None else f"sqlite:///{path}"
         self.poll_max = POLL_MAX
         self.shared = path is not None
-        self._writer = Writer(None if path is None else Path(path).absolute(), clock, self.label)
+        self._path = None if path is None else Path(path).absolute()
+        self._writer = Writer(self._path, clock, self.label)
         self._deletes = Deletes(self._writer)
         self._lock = threading.Lock()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         # At exit the writers see to themselves.
         weakref.finalize(self, self._writer.abandon).atexit = False
+
+    def exists(self) -> bool:
+        """Return whether the file is there; see Broker.exists."""
+        return self._path is None or self._path.exists()
 
     def queue(self, name: str) -> "SqliteQueue":
         """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""

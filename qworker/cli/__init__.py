@@ -8,12 +8,14 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
+from qworker.cli.asking import Interrupted, NotFound, Refused
 from qworker.cli.enqueue import enqueue
 from qworker.cli.poison import poison, show_help_alone
+from qworker.cli.queues import queues
 from qworker.cli.run import run
-from qworker.engine.exits import FAILED, UNUSABLE, WRONG_USE
+from qworker.engine.exits import FAILED, INTERRUPTED, NOT_FOUND, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED
-from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
+from qworker.errors import BrokerUnusable, ConfigurationError, QueueNotFound, QworkerError
 
 _SECRET: Final = re.compile(r"(?i)\b(AccountKey|SharedAccessSignature|sig)=[^;&\s'\"]+")
 """What a user may have put where something else was expected, which is then repeated."""
@@ -52,6 +54,7 @@ def _options(
 
 cli.command()(run)
 cli.command()(enqueue)
+cli.add_typer(queues, name="queues")
 cli.add_typer(poison, name="poison")
 
 
@@ -70,11 +73,17 @@ def main() -> None:
     except BrokerUnusable as error:
         _complain(str(error), silent=silent)
         code = UNUSABLE
-    except QworkerError as error:
+    except (NotFound, QueueNotFound) as error:
+        _complain(str(error), silent=silent)
+        code = NOT_FOUND
+    except (Refused, QworkerError) as error:
         _complain(str(error), silent=silent)
         code = FAILED
+    except Interrupted as error:
+        _complain(str(error), silent=silent)
+        code = INTERRUPTED
     except (typer.Abort, KeyboardInterrupt):
-        code = 130
+        code = INTERRUPTED
     sys.exit(cast("int | None", code) or 0)
 
 

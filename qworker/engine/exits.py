@@ -5,6 +5,10 @@ from typing import Final
 
 FAILED: Final = 1
 WRONG_USE: Final = 2
+NOT_FOUND: Final = 66
+"""No such queue, or no such job in it. EX_NOINPUT of sysexits.h."""
+INTERRUPTED: Final = 130
+"""As a shell says it of what SIGINT has ended."""
 UNUSABLE: Final = 78
 """EX_CONFIG of sysexits.h."""
 NOTHING_TO_POLL: Final = 69

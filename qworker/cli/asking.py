@@ -1,0 +1,71 @@
+"""How commands that operate queues come by a broker, by an answer, and by a person's consent."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from qworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from qworker.brokers.base import Broker
+    from qworker.settings import Settings
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """Ctrl-C came; the text says in one line what was done until then."""
+
+
+class Refused(Exception):
+    """Nothing was done, because a person said no."""
+
+
+class NotFound(Exception):
+    """What a command was to deal with is not there; the text says so in one line."""
+
+
+def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> "tuple[Broker, Settings]":
+    """Return the broker that a command is about, and the settings.
+
+    Raises ConfigurationError for one in memory, and NotFound for a file that is not there yet, unless it is to *create*
+    something: a look from the wrong directory should not leave a file behind.
+    """
+    from qworker.cli.load import load_broker  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.settings import Settings  # noqa: PLC0415 — the same
+
+    settings = Settings.load({"app": app})
+    broker = load_broker(url, settings)
+    if not broker.shared:
+        raise ConfigurationError(f"{broker.label} is of one process only: no other can reach its queues")
+    if not create and not broker.exists():
+        raise NotFound(f"{broker.label} is not there yet: is this the right directory, and is QWORKER_BROKER set?")
+    return broker, settings
+
+
+def ask(broker: "Broker", question: Callable[[], Awaitable[T]]) -> T:
+    """Run what asks the broker to its end, and close the broker's connections. Raises KeyboardInterrupt for Ctrl-C."""
+
+    async def answered() -> T:
+        try:
+            return await question()
+        finally:
+            await broker.aclose()
+
+    return asyncio.run(answered())
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Return if a person agrees to *what*, or has said so before. Raises Refused, or ConfigurationError.
+
+    Where no terminal is there to ask on, that is an error: silence is no consent.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigurationError(f"{what}? There is no terminal to ask on, nothing was done: say --yes")
+    if not typer.confirm(f"{what}?", err=True):
+        raise Refused("nothing was done")

@@ -1,0 +1,164 @@
+"""What a message carries, as a person or a script is shown it: without arguments, unless they are asked for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from qworker.brokers.base import PeekedMessage
+from qworker.bundle import Contents, contents_of, may_be_bundle
+from qworker.cli.tables import NONE, Column, age, counted, iso
+from qworker.envelope import decode
+from qworker.errors import InvalidEnvelope
+from qworker.given_up import GivenUp
+from qworker.job import Job
+from qworker.outcome import Failure
+from qworker.poison import PoisonRecord
+
+COLUMNS: Final = (
+    Column("JOB"),
+    Column("TASK", gives_way=True),
+    Column("TRIED", right=True),
+    Column("AGE", right=True),
+    Column("STATE", gives_way=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One visible message."""
+
+    message: PeekedMessage
+    kind: str
+    """Which of these it is: job, bundle, poison (a job that was given up), other (no envelope)."""
+    job_id: str | None
+    task: str | None
+    tried: int
+    """Attempts until now; for a bundle and for what is no envelope, deliveries."""
+    enqueued_at: datetime
+    """As the producer says, else when the broker received it; for a job that was given up, when it was."""
+    state: str
+    """What else is to be known of it, in a few words."""
+    private: Mapping[str, Any] = field(repr=False)
+    """What is only shown when it is asked for: arguments, checkpoint, headers."""
+    jobs: int = 1
+    failure: Failure | None = None
+
+    @classmethod
+    def of(cls, message: PeekedMessage, now: datetime) -> "Shown":
+        """Read a message, whatever it is."""
+        given_up = GivenUp.of(message)
+        if given_up.record is not None:
+            return cls._of_poison(message, given_up.record)
+        try:
+            bundle = contents_of(message.body, message_id=message.id) if may_be_bundle(message.body) else None
+            if bundle is not None:
+                return cls._of_bundle(message, bundle)
+            return cls._of_job(message, decode(message.body, message_id=message.id), now)
+        except InvalidEnvelope as problem:
+            body = {"body": message.body}
+            state, tried = f"no job: {problem}", message.dequeue_count
+            return cls(message, "other", None, None, tried, message.inserted_at, state, body, 0)
+
+    @classmethod
+    def _of_poison(cls, message: PeekedMessage, record: PoisonRecord) -> "Shown":
+        body, failure = {"body": record.body}, record.failure
+        return cls(
+            message,
+            "poison",
+            record.job_id,
+            record.task,
+            record.attempts,
+            record.poisoned_at,
+            f"given up: {failure}",
+            body,
+            1,
+            failure,
+        )
+
+    @classmethod
+    def _of_bundle(cls, message: PeekedMessage, bundle: Contents) -> "Shown":
+        count, tried = len(bundle.members), message.dequeue_count - bundle.releases
+        private = {"jobs": bundle.members}
+        state = f"bundle of {counted(count, 'job')}"
+        return cls(
+            message, "bundle", bundle.id, _common_task(bundle), tried, message.inserted_at, state, private, count
+        )
+
+    @classmethod
+    def _of_job(cls, message: PeekedMessage, job: Job, now: datetime) -> "Shown":
+        tried = max(0, message.dequeue_count - job.releases + job.attempts)
+        private = {"args": job.args, "kwargs": job.kwargs, "state": job.state, "headers": dict(job.headers)}
+        return cls(
+            message,
+            "job",
+            job.id,
+            job.task,
+            tried,
+            job.enqueued_at or message.inserted_at,
+            _state_of(job, now),
+            private,
+        )
+
+    def row(self, now: datetime) -> tuple[str, ...]:
+        """Return its cells of a table."""
+        name = self.job_id or f"message {self.message.id}"
+        return name, self.task or NONE, str(self.tried), age(self.enqueued_at, now), self.state or NONE
+
+    def block(self, now: datetime, *, private: bool) -> dict[str, str]:
+        """Return all that is to be said, one line or more each."""
+        when = "given up" if self.kind == "poison" else "enqueued"
+        told = {
+            "job": self.job_id or NONE,
+            "message": self.message.id,
+            "task": self.task or NONE,
+            "tried": str(self.tried),
+            when: f"{age(self.enqueued_at, now)} ago, {iso(self.enqueued_at)}",
+            "state": self.state or NONE,
+        }
+        if private:
+            told |= {_TITLES.get(name, name): _as_text(value) for name, value in self.private.items() if value}
+        return told
+
+    def json(self, *, private: bool) -> dict[str, Any]:
+        """Return the same for a script."""
+        failure = self.failure
+        told = {
+            "kind": self.kind,
+            "job_id": self.job_id,
+            "message_id": self.message.id,
+            "task": self.task,
+            "tried": self.tried,
+            "dequeue_count": self.message.dequeue_count,
+            "jobs": self.jobs,
+            "at": iso(self.enqueued_at),
+            "inserted_at": iso(self.message.inserted_at),
+            "expires_at": iso(self.message.expires_at),
+            "state": self.state,
+            "error": None if failure is None else {"type": failure.type, "message": failure.message},
+        }
+        return told | {"contents": dict(self.private)} if private else told
+
+
+_TITLES: Final = {"state": "checkpoint"}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _state_of(job: Job, now: datetime) -> str:
+    notes = {
+        f"to be given up: {job.given_up.type}" if job.given_up else "": job.given_up is not None,
+        "expired": job.expired(now),
+        "last attempt": job.last,
+        "has a checkpoint": job.state is not None,
+    }
+    return ", ".join(note for note, holds in notes.items() if holds)
+
+
+def _common_task(bundle: Contents) -> str | None:
+    tasks = [member.get("task") for member in bundle.members if isinstance(member, dict)]
+    first = tasks[0] if tasks else None
+    return first if isinstance(first, str) and tasks.count(first) == len(tasks) else None

@@ -1,0 +1,89 @@
+"""A pass over a poison queue as a person sees it: a bar, an end in one line, and what a dry run has found."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+
+from qworker.cli.asking import Interrupted
+from qworker.cli.progress import progress_bar
+from qworker.cli.tables import NONE, Column, counted, print_json, print_table, say
+from qworker.given_up import GivenUp
+from qworker.sweep import Progress, Told
+
+
+@dataclass(slots=True)
+class Run:
+    """One pass."""
+
+    queue: str
+    what: str
+    """What is done to a job, as in "put back into mail"."""
+    limit: int | None = None
+    """How many jobs end it, where it stops looking then."""
+    progress: Progress = field(default_factory=lambda: Progress(0))
+
+    @contextmanager
+    def shown(self) -> Iterator[Told]:
+        """Show a bar meanwhile. Raises Interrupted if Ctrl-C ends it."""
+        try:
+            with progress_bar(f"{self.queue}-poison") as show:
+
+                def told(progress: Progress) -> None:
+                    self.progress = progress
+                    total = progress.there if self.limit is None else min(self.limit, progress.there)
+                    show(progress.looked_at, total, f"{progress.done} {self.what}")
+
+                yield told
+        except KeyboardInterrupt:
+            rest = f"the others are still in {self.queue}-poison"
+            raise Interrupted(f"interrupted: {self.done_in_words()}, {rest}") from None
+
+    def done_in_words(self) -> str:
+        """Return "3 jobs put back into mail"."""
+        return f"{counted(self.progress.done, 'job')} {self.what}"
+
+    def print_end(self, *, as_json: bool) -> None:
+        """Print what was done, and say what could not be looked at."""
+        if as_json:
+            print_json(self._as_json())
+        else:
+            typer.echo(self.done_in_words())
+        self._say_what_was_hidden()
+
+    def print_dry(self, found: "Found", *, as_json: bool) -> None:
+        """Print what would be done."""
+        groups = sorted(found.jobs.items(), key=lambda group: (-group[1], group[0]))
+        if as_json:
+            listed = [{"task": task, "error": error, "jobs": jobs} for (task, error), jobs in groups]
+            print_json(self._as_json() | {"dry_run": True, "found": listed})
+        else:
+            if groups:
+                columns = Column("JOBS", right=True), Column("TASK", gives_way=True), Column("ERROR", gives_way=True)
+                print_table(columns, ((str(jobs), task, error) for (task, error), jobs in groups))
+            typer.echo(f"{counted(self.progress.done, 'job')} would be {self.what}")
+        self._say_what_was_hidden()
+
+    def _as_json(self) -> dict[str, Any]:
+        return {"queue": self.queue, "jobs": self.progress.done, "looked_at": self.progress.looked_at}
+
+    def _say_what_was_hidden(self) -> None:
+        hidden = self.progress.there - self.progress.looked_at
+        if hidden > 0 and not self.limit:
+            say(f"about {hidden} more could not be looked at: another command has them, or was killed a moment ago")
+
+
+class Found:
+    """What a dry run has come upon."""
+
+    def __init__(self) -> None:
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        """How many of each task and error."""
+
+    def add(self, given_up: GivenUp) -> None:
+        """Count one."""
+        error = NONE if given_up.record is None else given_up.record.failure.type
+        self.jobs[given_up.task or NONE, error] += 1

@@ -1,0 +1,140 @@
+"""What poison queues hold, as a person or a script is shown it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from qworker.brokers.base import MAX_BATCH, Broker
+from qworker.cli.tables import NONE, Column, age, iso, print_table
+from qworker.errors import QueueBeingDeleted, QueueNotFound
+from qworker.given_up import GivenUp, Selection
+from qworker.job import utc_now
+from qworker.purge import look_through
+from qworker.task import POISON_SUFFIX, poison_queue_of
+
+Named = tuple[str, GivenUp]
+"""A job that was given up, after the name of the queue that it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look into one poison queue has shown."""
+
+    queue: str
+    """Where the jobs came from."""
+    seen: list[GivenUp]
+    there: int
+    """Messages in it, about, the invisible ones too."""
+
+    def what_is_hidden(self) -> str:
+        """Say in one line what could not be seen; nothing if all was."""
+        rest = self.there - len(self.seen)
+        if rest <= 0:
+            return ""
+        if len(self.seen) < MAX_BATCH:
+            return f"{self.queue}-poison: about {rest} more are invisible: a replay or purge has them"
+        return (
+            f"{self.queue}-poison: looked at {len(self.seen)} of about {self.there}, no more can be seen at a time; "
+            f"'qworker poison replay {self.queue} --dry-run' counts all"
+        )
+
+
+async def look(broker: Broker, queue: str | None) -> list[Look]:
+    """Look into the poison queue of *queue*, or into all. Raises QueueNotFound."""
+    if queue is not None:
+        return [await _look(broker, queue)]
+    looks = await asyncio.gather(*(_look(broker, name) for name in await _queues(broker)), return_exceptions=True)
+    for failed in looks:
+        if isinstance(failed, BaseException) and not isinstance(failed, QueueNotFound | QueueBeingDeleted):
+            raise failed
+    return [found for found in looks if isinstance(found, Look)]
+
+
+async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list[Named]:
+    """Return what a job's or message's id means: one, or its copies. Raises QueueNotFound.
+
+    Where it is not among those that can be seen, all are leased for a moment.
+    """
+    selection = Selection(ids=[name])
+    looks = await look(broker, queue)
+    seen = [(found.queue, each) for found in looks for each in found.seen if selection.takes(each)]
+    if seen:
+        return seen
+    leased: list[Named] = []
+    for found in looks:
+        if found.there > len(found.seen):
+            copies: list[GivenUp] = []
+            await look_through(broker, found.queue, copies.append, selection=selection, lease=lease)
+            leased += ((found.queue, each) for each in copies)
+    return leased
+
+
+def print_list(jobs: Sequence[Named], *, one_queue: bool) -> None:
+    """Print one line for each."""
+    now = utc_now()
+    queue = [] if one_queue else [Column("QUEUE", gives_way=True)]
+    columns = [Column("ID"), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
+    rows = (
+        [_id(each), *([] if one_queue else [name]), each.task or NONE, age(each.at, now), _error(each)]
+        for name, each in jobs
+    )
+    print_table([*columns, Column("ERROR", gives_way=True)], rows)
+
+
+def block(queue: str, given_up: GivenUp, now: datetime, *, private: bool) -> dict[str, str]:
+    """Return all that is known of one; its body only if what is *private* is to be shown."""
+    told = {
+        "job": given_up.job_id or NONE,
+        "message": given_up.message_id,
+        "queue": queue,
+        "task": given_up.task or NONE,
+        "given up": f"{age(given_up.at, now)} ago, {iso(given_up.at)}",
+        "error": _error(given_up),
+    }
+    if (record := given_up.record) is not None:
+        told |= {"attempts": str(record.attempts), "worker": record.worker}
+        told |= {"at": record.failure.where} if record.failure.where else {}
+        told |= {"traceback": record.failure.traceback} if record.failure.traceback else {}
+    return told | ({"body": given_up.body} if private else {})
+
+
+def as_json(queue: str, given_up: GivenUp, *, whole: bool = False, private: bool = False) -> dict[str, Any]:
+    """Return the same for a script; the traceback only if it is to be *whole*."""
+    told: dict[str, Any] = {
+        "queue": queue,
+        "job_id": given_up.job_id,
+        "message_id": given_up.message_id,
+        "task": given_up.task,
+        "given_up_at": iso(given_up.at),
+        "attempts": None,
+        "worker": None,
+        "error": None,
+    }
+    if (record := given_up.record) is not None:
+        failure = record.failure
+        error = {"type": failure.type, "message": failure.message, "where": failure.where}
+        error |= {"traceback": failure.traceback} if whole else {}
+        told |= {"attempts": record.attempts, "worker": record.worker, "error": error}
+    return told | ({"body": given_up.body} if private else {})
+
+
+def _id(given_up: GivenUp) -> str:
+    return given_up.job_id or given_up.message_id
+
+
+def _error(given_up: GivenUp) -> str:
+    return "not recorded: no room beside its body" if given_up.record is None else str(given_up.record.failure)
+
+
+async def _queues(broker: Broker) -> list[str]:
+    """Return the names of the queues that have a poison queue."""
+    names = await broker.list_queues()
+    return [name.removesuffix(POISON_SUFFIX) for name in names if name.endswith(POISON_SUFFIX)]
+
+
+async def _look(broker: Broker, queue: str) -> Look:
+    poison = broker.queue(poison_queue_of(queue))
+    seen = await poison.peek(MAX_BATCH)
+    return Look(queue, [GivenUp.of(message) for message in seen], await poison.count())

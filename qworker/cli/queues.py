@@ -1,0 +1,220 @@
+"""qworker queues: what queues there are, what is in them, and what an operator does to them."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qworker.cli.asking import ask, confirm, shared_broker
+from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
+from qworker.cli.tables import NONE, Column, age, counted, iso, print_block, print_json, print_table, say
+from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
+
+if TYPE_CHECKING:
+    from qworker.brokers.base import Broker
+
+_AT_ONCE: Final = 8
+"""Queues that are asked at the same time."""
+_SEEN: Final = 32
+"""Messages that a peek shows at most, on every broker."""
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name, as in mail or mail-poison.")]
+
+queues = typer.Typer(
+    help="What queues there are and what is in them. Alone, it prints a table.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings=HELP,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """What the table says of one queue."""
+
+    name: str
+    messages: int
+    oldest: datetime | None
+    """When the oldest of the messages that a peek shows was put; None if none is visible."""
+    poison: int | None
+    """None if it has no poison queue."""
+
+
+@queues.callback()
+def table(
+    ctx: typer.Context,
+    *,
+    app: AppOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What queues there are and what is in them.
+
+    Alone, it prints a table: the queues with about how many messages, the invisible ones too; the age of the oldest
+    visible one, of the 32 that can be looked at; and how many were given up.
+    """
+    if ctx.invoked_subcommand is not None:
+        if app or broker or as_json:
+            raise ConfigurationError(f"options go behind the command: qworker queues {ctx.invoked_subcommand} --json")
+        return
+    from qworker.job import utc_now  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    found, _ = shared_broker(app, broker)
+    lengths, now = ask(found, lambda: _lengths(found)), utc_now()
+    if as_json:
+        print_json([_as_json(length, now) for length in lengths])
+    elif lengths:
+        columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "POISON"))
+        print_table(columns, (_row(length, now) for length in lengths))
+    else:
+        say(f"no queues at {found.label}")
+
+
+@queues.command()
+def create(
+    name: NameArgument, *, app: AppOption = None, broker: BrokerOption = None, as_json: JsonOption = False
+) -> None:
+    """Create a queue. One that is there already is left as it is."""
+    found, _ = shared_broker(app, broker, create=True)
+    created = ask(found, lambda: found.create_queue(name))
+    _tell({"queue": name, "created": created}, f"{name} {'created' if created else 'was there'}", as_json=as_json)
+
+
+@queues.command()
+def delete(
+    name: NameArgument,
+    *,
+    yes: YesOption = False,
+    app: AppOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a queue with all its messages, but not its poison queue. Asks before."""
+    found, _ = shared_broker(app, broker)
+    messages = ask(found, lambda: found.queue(name).count())
+    confirm(f"Delete the queue {name} with about {counted(messages, 'message')}", yes=yes)
+    ask(found, lambda: found.delete_queue(name))
+    _tell({"queue": name, "deleted": True}, f"{name} deleted", as_json=as_json)
+
+
+@queues.command()
+def clear(
+    name: NameArgument,
+    *,
+    yes: YesOption = False,
+    app: AppOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete all messages of a queue, the invisible ones too. Asks before."""
+    found, _ = shared_broker(app, broker)
+    messages = ask(found, lambda: found.queue(name).count())
+    confirm(f"Delete all messages of {name}, about {messages}", yes=yes)
+    ask(found, lambda: found.queue(name).clear())
+    _tell({"queue": name, "cleared": True}, f"{name} cleared", as_json=as_json)
+
+
+@queues.command()
+def count(
+    name: NameArgument, *, app: AppOption = None, broker: BrokerOption = None, as_json: JsonOption = False
+) -> None:
+    """Print about how many messages a queue has, the invisible ones too."""
+    found, _ = shared_broker(app, broker)
+    messages = ask(found, lambda: found.queue(name).count())
+    _tell({"queue": name, "messages": messages}, str(messages), as_json=as_json)
+
+
+@queues.command()
+def peek(  # noqa: PLR0913 — one parameter an option
+    name: NameArgument,
+    *,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=_SEEN, metavar="N", help="At most so many, up to 32.")
+    ] = 10,
+    args: ArgsOption = False,
+    app: AppOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at the visible messages of a queue, and leave them where they are."""
+    from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.job import utc_now  # noqa: PLC0415 — the same
+
+    found, _ = shared_broker(app, broker)
+    messages, there = ask(found, lambda: _peek(found, name, limit))
+    now = utc_now()
+    shown = [Shown.of(message, now) for message in messages]
+    if as_json:
+        print_json([each.json(private=args) for each in shown])
+        return
+    if args:
+        for number, each in enumerate(shown):
+            if number:
+                typer.echo()
+            print_block(each.block(now, private=True))
+    elif shown:
+        print_table(COLUMNS, (each.row(now) for each in shown))
+    if not shown:
+        say(f"nothing visible in {name}" + (f", about {there} invisible" if there else ""))
+    elif there > len(shown):
+        more = "" if limit == _SEEN else f" (-n {_SEEN} shows more)" if len(shown) == limit else ", the rest invisible"
+        say(f"{len(shown)} of about {there}{more}")
+
+
+async def _peek(broker: "Broker", name: str, limit: int) -> "tuple[list[Any], int]":
+    queue = broker.queue(name)
+    return await queue.peek(limit), await queue.count()
+
+
+async def _lengths(broker: "Broker") -> list[_Length]:
+    from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    names = set(await broker.list_queues())
+    alone = sorted(name for name in names if name.removesuffix(POISON_SUFFIX) not in names - {name})
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def length_of(name: str) -> _Length | None:
+        poison = name + POISON_SUFFIX
+        async with turns:
+            return await _length(broker, name, poison if poison in names else None)
+
+    return [length for length in await asyncio.gather(*map(length_of, alone)) if length is not None]
+
+
+async def _length(broker: "Broker", name: str, poison: str | None) -> _Length | None:
+    """Return what is to be said of a queue; None if it is gone by now."""
+    queue = broker.queue(name)
+    try:
+        messages, seen = await queue.count(), await queue.peek(_SEEN)
+    except (QueueNotFound, QueueBeingDeleted):
+        return None
+    oldest = min((message.inserted_at for message in seen), default=None)
+    try:
+        given_up = None if poison is None else await broker.queue(poison).count()
+    except (QueueNotFound, QueueBeingDeleted):
+        given_up = None
+    return _Length(name, messages, oldest, given_up)
+
+
+def _row(length: _Length, now: datetime) -> tuple[str, ...]:
+    poison = NONE if length.poison is None else str(length.poison)
+    return length.name, str(length.messages), age(length.oldest, now), poison
+
+
+def _as_json(length: _Length, now: datetime) -> dict[str, Any]:
+    seconds = None if length.oldest is None else max(0.0, (now - length.oldest).total_seconds())
+    return {
+        "queue": length.name,
+        "messages": length.messages,
+        "oldest_at": iso(length.oldest),
+        "oldest_seconds": seconds,
+        "poison": length.poison,
+    }
+
+
+def _tell(told: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(text)
