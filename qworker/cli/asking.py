@@ -67,5 +67,6 @@ def confirm(what: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigurationError(f"{what}? There is no terminal to ask on, nothing was done: say --yes")
-    if not typer.confirm(f"{what}?", err=True):
+    typer.echo(f"{what}? [y/N] ", nl=False, err=True)  # what is printed is for those who read it
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refused("nothing was done")

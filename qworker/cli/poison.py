@@ -63,7 +63,10 @@ def list_(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs that were given up: those of the first 32 of each queue, which is all that can be looked at."""
+    """List jobs that were given up.
+
+    Of each queue it looks at 32, as many as can be seen at a time, and says so if there are more.
+    """
     from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     selection = _selection(task, error, older, newer, ids)
@@ -93,7 +96,7 @@ def show(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a job that was given up: its error with the traceback, its attempts, its worker.
+    """Show all that is known of a job that was given up.
 
     If it is not among the first 32 of a queue, all are looked at, and are invisible to others meanwhile.
     """

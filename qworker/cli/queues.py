@@ -137,7 +137,10 @@ def peek(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at the visible messages of a queue, and leave them where they are."""
+    """Look at the visible messages of a queue.
+
+    They stay where they are. Arguments are not shown unless asked for, as they are not in logs.
+    """
     from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.job import utc_now  # noqa: PLC0415 — the same
 

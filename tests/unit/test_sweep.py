@@ -65,6 +65,15 @@ async def test_what_is_meant_is_put_back_and_the_rest_is_visible_at_once(broker:
     assert (Progress(100), Progress(100, 100, 50)) == (told[0], told[-1])
 
 
+async def test_two_at_once_with_a_selection_lose_and_double_nothing(broker: Broker) -> None:
+    await fill(broker, 200)
+    counts = await asyncio.gather(*(replay(broker, "mail", selection=EVEN) for _ in range(2)))
+    assert 100 == sum(counts)
+    assert min(counts) > 0
+    assert Counter(range(0, 200, 2)) == Counter(map(n_of, (await visible(broker, "mail")).elements()))
+    assert Counter(poisoned(n) for n in range(1, 200, 2)) == await visible(broker)
+
+
 async def test_a_purge_deletes_what_is_meant_and_nothing_else(broker: Broker) -> None:
     await fill(broker, 100)
     assert 50 == await purge(broker, "mail", selection=EVEN)
