@@ -444,7 +444,12 @@ COMMANDS: Final = [
     ["poison", "replay", CS],
     ["poison", "replay", "mail", "--broker", CS[:-20]],
     ["poison", "replay", "mail", "--app", CS],
-    *([*command, "--help"] for command in ([], ["run"], ["enqueue"], ["poison"], ["poison", "replay"])),
+    *(["poison", verb, "mail", "--broker", CS[:-20]] for verb in ("list", "show", "purge")),
+    *(["poison", verb, CS] for verb in ("list", "purge")),
+    *(["queues", verb, "mail", "--broker", CS[:-20]] for verb in ("create", "delete", "clear", "count", "peek")),
+    *(["queues", verb, CS] for verb in ("create", "delete", "clear", "count", "peek")),
+    ["queues", "--broker", CS[:-20]],
+    *([*command, "--help"] for command in ([], ["run"], ["enqueue"], ["queues"], ["poison"], ["poison", "replay"])),
 ]
 
 

@@ -25,6 +25,7 @@ class Mistake:
 
 # Other tests may have imported other modules, with more tasks for the same app.
 OWN = sorted(name for name, task in jobs.app.tasks.items() if task.function.__module__ == "jobs")
+NO_FILE = "sqlite:///{here}/jobs.db is not there yet: is this the right directory, and is QWORKER_BROKER set?"
 MISTAKES = [
     Mistake("run", "which app? 'qworker run tasks' runs the tasks in tasks.py"),
     Mistake("run nowhere", "no module 'nowhere' in {here} or on Python's path"),
@@ -62,7 +63,21 @@ MISTAKES = [
         "enqueue jobs.nothing",
         f"unknown task 'jobs.nothing'; registered: {', '.join(OWN)}",
     ),
-    Mistake("poison replay mail", "queue 'mail-poison' does not exist", 1),
+    Mistake("poison replay mail", NO_FILE, 66),
+    Mistake("poison list", NO_FILE, 66),
+    Mistake("queues", NO_FILE, 66),
+    Mistake("queues count mail", NO_FILE, 66),
+    Mistake("queues mail", "No such command 'mail'; see 'qworker queues --help'"),
+    Mistake("queues --json count mail", "options go behind the command: qworker queues count --json"),
+    Mistake(
+        "queues create Mail",
+        "queue name 'Mail' is not allowed: use lower-case letters, digits and single hyphens between them",
+    ),
+    Mistake(
+        "queues peek mail -n 33",
+        "Invalid value for '--limit' / '-n': Input should be less than or equal to 32; "
+        "see 'qworker queues peek --help'",
+    ),
     Mistake("poison replay mail-poison", "name the queue that the jobs came from: mail"),
     Mistake(
         "poison replay Mail",
@@ -75,9 +90,15 @@ MISTAKES = [
     ),
     Mistake(
         "poison replay mail --broker sqlite://",
-        "sqlite:// (in memory) is of one process only: there is nothing to replay",
+        "sqlite:// (in memory) is of one process only: no other can reach its queues",
     ),
-    Mistake("poison list", "No such command 'list'; see 'qworker poison --help'"),
+    Mistake("poison mend", "No such command 'mend'; see 'qworker poison --help'"),
+    Mistake("poison show", "Missing argument 'ID'; see 'qworker poison show --help'"),
+    Mistake("poison purge mail --older soon", "--older: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
+    Mistake(
+        "poison list --older 1h --newer 30m",
+        "nothing is both --older and --newer than that: the first must be the shorter time",
+    ),
     Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),
     Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n'", 1),
     Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments", 1),
@@ -126,7 +147,7 @@ def test_one_line_says_what_was_wrong(mistake: Mistake, sqlite_stage: Stage, her
     ended = _run(mistake.command.split(), sqlite_stage, here)
     assert (f"qworker: {mistake.says.format(here=here)}\n", mistake.code) == (ended.stderr, ended.returncode)
     assert "" == ended.stdout
-    assert not (here / "qworker.db").exists()
+    assert not [*here.glob("*.db")]
 
 
 def test_a_wrong_setting_is_named_by_where_it_stands(sqlite_stage: Stage, here: Path) -> None:
@@ -192,7 +213,7 @@ def test_what_works_says_little(sqlite_stage: Stage, here: Path) -> None:
         alone = _run(group, sqlite_stage, here)
         assert (0, "", True) == (alone.returncode, alone.stderr, alone.stdout.startswith("Usage: "))
     assert "qworker 0.1.0\n" == _run(["--version"], sqlite_stage, here).stdout
-    for command in ([], ["run"], ["enqueue"], ["poison"], ["poison", "replay"]):
+    for command in ([], ["run"], ["enqueue"], ["queues"], ["poison"], ["poison", "replay"]):
         assert "Usage: " in _run([*command, "--help"], sqlite_stage, here).stdout
 
 
