@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from qworker.outcome import Failure
 from qworker.poison import PoisonRecord, decode_poison, encode_poison
 from qworker.replay import replay
 from qworker.sweep import Progress
+from running import ROOT
 from stage import Stage, wait_until
 
 NOW: Final = datetime.now(UTC)
@@ -52,9 +54,16 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def command(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(stage: Stage, run: Command) -> Command:
+    """Run a command on each broker."""
+    return run
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command in this process, in which a pipe reads what it prints and no terminal is there."""
-    monkeypatch.setenv("QWORKER_BROKER", stage.url)
+    name = "sqlite_stage" if "sqlite_stage" in request.fixturenames else "stage"
+    monkeypatch.setenv("QWORKER_BROKER", request.getfixturevalue(name).url)
     monkeypatch.setattr(sys, "stdin", StringIO())
 
     def call(*arguments: str) -> Ended:
@@ -67,9 +76,10 @@ def command(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-def poisoned(n: int, *, hours: float = 0) -> str:
-    """Return a record of a job: of the task even or odd."""
-    task, error = ("odd", "KeyError") if n % 2 else ("even", "app.NoError")
+def poisoned(n: int, *, hours: float = 0, task: str | None = None) -> str:
+    """Return a record of a job: of the task even or odd, unless another is named."""
+    kind, error = ("odd", "KeyError") if n % 2 else ("even", "app.NoError")
+    task = task or kind
     job = Job(f"j{n}", task, kwargs={"n": n, "to": SECRET})
     failure = Failure(error, f"no {n}", "Traceback:\n  in the handler\n", "app.py:7 in odd")
     at = NOW - timedelta(hours=hours)
@@ -360,6 +370,24 @@ def test_a_bar_is_for_terminals_only(sqlite_stage: Stage) -> None:
     assert f"3 jobs put back into {sqlite_stage.queue}\n" == ended.stdout
     assert f"{sqlite_stage.queue}-poison" in os.read(ours, 65_536).decode()
     os.close(ours)
+
+
+def test_the_commands_of_the_page_do_what_it_says(sqlite_stage: Stage, run: Command) -> None:
+    page = (ROOT / "docs/operating.md").read_text()
+    session = page.partition("## Commands on queues")[2].partition("```console\n")[2].partition("```")[0]
+    put(sqlite_stage, *(poisoned(n, hours=0.5, task=f"shop.t{n}") for n in range(6)))
+    said = []
+    for line in session.splitlines():
+        program, *arguments = shlex.split(line.removeprefix("$ "))
+        assert "qworker" == program
+        named = [{"mail": sqlite_stage.queue, "JOB": "j1"}.get(argument, argument) for argument in arguments]
+        said.append(run(*named))
+    assert {0} == {ended.code for ended in said}, said
+    counted = [said[number].out.splitlines()[-1] for number in (2, 6, 7, 8)]
+    put_back = f"put back into {sqlite_stage.queue}"
+    assert ["0", f"6 jobs would be {put_back}", f"6 jobs {put_back}", "0 jobs deleted"] == counted
+    assert 3 == len(said[4].lines) - 1
+    assert ["job", "j1"] == said[5].lines[0]
 
 
 @pytest.mark.parametrize(

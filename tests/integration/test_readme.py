@@ -192,7 +192,12 @@ def test_jobs_that_were_given_up_are_put_back(folder: Path, environment: dict[st
 
     output = play(block("Jobs that were given up", "console"), folder, environment)
 
-    assert "1 job put back into mail\n1 job put back into mail\n" == output
+    lines = [line.split() for line in output.splitlines()]
+    assert ["QUEUE", "MESSAGES", "OLDEST", "POISON"] == lines[0]
+    assert ["2"] == [line[3] for line in lines if line[0] == "mail"]
+    assert 2 == sum(len(line[0]) == 36 and line[1] == "mail.send" for line in lines)
+    assert ["2", "mail.send", "Reject"] in lines
+    assert output.endswith("2 jobs would be put back into mail\n" + 2 * "1 job put back into mail\n")
     worked = run([*PROGRAMS["qworker"], "run", "mail", "--burst"], cwd=folder, environment=environment)
     assert [1, 1] == [line["attempt"] for line in log_lines(worked, "job.poisoned")]
 

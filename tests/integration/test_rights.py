@@ -20,10 +20,22 @@ from azurite_server import ACCOUNT, KEY, Azurite
 from fault_report import Fault
 from qworker import App, Reject
 from qworker.brokers.azure import AzureBroker
-from qworker.brokers.azure_errors import COUNT, CREATE_QUEUE, DELETE, GET, PUT, UPDATE
+from qworker.brokers.azure_errors import (
+    CLEAR,
+    COUNT,
+    CREATE_QUEUE,
+    DELETE,
+    DELETE_QUEUE,
+    GET,
+    LIST_QUEUES,
+    PEEK,
+    PUT,
+    UPDATE,
+)
 from qworker.brokers.base import Right
 from qworker.errors import AccessDenied
 from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
+from qworker.given_up import Selection
 from qworker.replay import replay
 from qworker.testing import EventRecorder
 from running import ROOT
@@ -179,8 +191,24 @@ async def test_a_replay_needs_to_add_process_and_read(
     await whole.aclose()
 
 
+@pytest.mark.parametrize(("permissions", "given_back"), [("apru", True), ("apr", False)])
+async def test_a_replay_of_some_needs_to_update_too(
+    azurite: Azurite, url_with: Callable[[str], str], queue: str, permissions: str, *, given_back: bool
+) -> None:
+    whole = AzureBroker.from_connection_string(azurite.connection_string)
+    limited = AzureBroker.from_url(url_with(permissions))
+    await whole.queue(f"{queue}-poison").put('{"task":"another"}')
+    await whole.queue(f"{queue}-poison").put('{"task":"meant"}')
+    assert 1 == await replay(limited, queue, selection=Selection(task="meant"))
+    assert (1, 1) == (await whole.queue(queue).count(), await whole.queue(f"{queue}-poison").count())
+    assert given_back == bool(await whole.queue(f"{queue}-poison").peek())
+    await limited.aclose()
+    await whole.aclose()
+
+
 def test_the_page_on_rights_names_those_that_are_asked_for() -> None:
     operations = {"put": PUT, "get": GET, "delete": DELETE, "update": UPDATE, "count": COUNT, "create": CREATE_QUEUE}
+    operations |= {"peek": PEEK, "list": LIST_QUEUES, "clear": CLEAR, "delete queue": DELETE_QUEUE}
     table = (ROOT / "docs/rights.md").read_text().partition("| request |")[2].partition("\n\n")[0]
     rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
     named = {name: (operation.permission, operation.role) for name, operation in operations.items()}
