@@ -71,7 +71,7 @@ class Shown:
             record.task,
             record.attempts,
             record.poisoned_at,
-            f"given up: {failure}",
+            str(failure),
             body,
             1,
             failure,

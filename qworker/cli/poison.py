@@ -143,7 +143,7 @@ def replay(  # noqa: PLR0913 — one parameter an option
 
     name, selection = _checked(queue), _selection(task, error, older, newer, ids)
     found, settings = shared_broker(app, broker)
-    run = Run(name, f"put back into {name}", limit if selection.takes_all else None)
+    run = Run(name, f"put back into {name}", limit, selection.takes_all)
     lease = settings.lease
     if dry_run:
         _look_only(run, found, selection, limit, lease, as_json=as_json)
@@ -178,7 +178,7 @@ def purge(  # noqa: PLR0913 — one parameter an option
 
     name, selection = _checked(queue), _selection(task, error, older, newer, ids)
     found, settings = shared_broker(app, broker)
-    run = Run(name, "deleted", limit if selection.takes_all else None)
+    run = Run(name, "deleted", limit, selection.takes_all)
     lease = settings.lease
     if dry_run:
         _look_only(run, found, selection, limit, lease, as_json=as_json)

@@ -22,8 +22,10 @@ class Run:
     queue: str
     what: str
     """What is done to a job, as in "put back into mail"."""
-    limit: int | None = None
-    """How many jobs end it, where it stops looking then."""
+    limit: int | None
+    """How many jobs end it."""
+    takes_all: bool
+    """Whether every job that it looks at is meant."""
     progress: Progress = field(default_factory=lambda: Progress(0))
 
     @contextmanager
@@ -34,7 +36,9 @@ class Run:
 
                 def told(progress: Progress) -> None:
                     self.progress = progress
-                    total = progress.there if self.limit is None else min(self.limit, progress.there)
+                    total = progress.there
+                    if self.takes_all and self.limit is not None:
+                        total = min(total, self.limit)
                     show(progress.looked_at, total, f"{progress.done} {self.what}")
 
                 yield told
@@ -72,7 +76,8 @@ class Run:
 
     def _say_what_was_hidden(self) -> None:
         hidden = self.progress.there - self.progress.looked_at
-        if hidden > 0 and not self.limit:
+        enough = self.limit is not None and self.progress.done >= self.limit
+        if hidden > 0 and not enough:
             say(f"about {hidden} more could not be looked at: another command has them, or was killed a moment ago")
 
 
