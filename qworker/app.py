@@ -122,6 +122,10 @@ class App:
         """Do the same without blocking the event loop."""
         await self._enqueuer.put(self._enqueuer.cargo_of(jobs, sending.bundle), sending)
 
+    def check(self, job: Job) -> None:
+        """Raise InvalidArguments or MessageTooLarge if a job can't be sent."""
+        self._enqueuer.parcels([job])
+
     @asynccontextmanager
     async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator["Worker"]:
         """Run a worker inside another program, for as long as the ``async with`` block.

@@ -58,6 +58,9 @@ class Sender(Protocol):
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
         """Do the same without blocking the event loop."""
 
+    def check(self, job: Job) -> None:
+        """Raise InvalidArguments or MessageTooLarge if a job can't be put."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
@@ -213,6 +216,16 @@ class Producer(Generic[P]):
         jobs = self._jobs(calls)
         await self._sender.asend(jobs, self._sending)
         return jobs
+
+    def make(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+        """Return a call as a job that is not enqueued yet. Raises InvalidArguments and MessageTooLarge."""
+        job = self._job(args, kwargs, utc_now())
+        self._sender.check(job)
+        return job
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Enqueue what `make` has returned; see Task.enqueue_many."""
+        self._sender.send(jobs, self._sending)
 
     def _jobs(self, calls: Iterable[Call]) -> list[Job]:
         now, jobs, waiting = utc_now(), list[Job](), iter(calls)

@@ -10,15 +10,28 @@ import typer
 
 from qworker.cli.asking import Interrupted, NotFound, Refused
 from qworker.cli.enqueue import enqueue
+from qworker.cli.pipes import tell
 from qworker.cli.poison import poison, show_help_alone
 from qworker.cli.queues import queues
 from qworker.cli.run import run
+from qworker.cli.stopping import Stopped
 from qworker.engine.exits import FAILED, INTERRUPTED, NOT_FOUND, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QueueNotFound, QworkerError
 
 _SECRET: Final = re.compile(r"(?i)\b(AccountKey|SharedAccessSignature|sig)=[^;&\s'\"]+")
 """What a user may have put where something else was expected, which is then repeated."""
+
+_CODES: Final[dict[type[Exception], int]] = {
+    ConfigurationError: WRONG_USE,
+    BrokerUnusable: UNUSABLE,
+    NotFound: NOT_FOUND,
+    QueueNotFound: NOT_FOUND,
+    Refused: FAILED,
+    Interrupted: INTERRUPTED,
+    QworkerError: FAILED,
+}
+"""What a command may end with that is said in one line, and its exit code; the first that fits."""
 
 # Typer re-exports only this one of its usage errors; what they share is a base class further up.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -67,24 +80,16 @@ def main() -> None:
     except _UsageError as error:
         _complain(_usage_text(error), silent=silent)
         code = WRONG_USE
-    except ConfigurationError as error:
+    except tuple(_CODES) as error:
         _complain(str(error), silent=silent)
-        code = WRONG_USE
-    except BrokerUnusable as error:
-        _complain(str(error), silent=silent)
-        code = UNUSABLE
-    except (NotFound, QueueNotFound) as error:
-        _complain(str(error), silent=silent)
-        code = NOT_FOUND
-    except (Refused, QworkerError) as error:
-        _complain(str(error), silent=silent)
-        code = FAILED
-    except Interrupted as error:
-        _complain(str(error), silent=silent)
-        code = INTERRUPTED
+        code = error.exit_code if isinstance(error, Stopped) else _code_of(error)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     sys.exit(cast("int | None", code) or 0)
+
+
+def _code_of(error: Exception) -> int:
+    return next(code for kind, code in _CODES.items() if isinstance(error, kind))
 
 
 def _usage_text(error: Any) -> str:
@@ -96,4 +101,4 @@ def _complain(text: str, *, silent: bool) -> None:
     if silent:
         return
     line = _SECRET.sub(r"\1=…", " ".join(text.split()))
-    print(f"qworker: {line}", file=sys.stderr)  # noqa: T201 — what a command line is for
+    tell(f"qworker: {line}", sys.stderr, sys.stdout)

@@ -1,11 +1,18 @@
-"""qworker enqueue: one job from the command line."""
+"""qworker enqueue: one job from the command line, or many from lines."""
 
 import json
-from typing import Annotated, Any, Final
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qworker.cli.pipes import tell
+from qworker.engine.exits import BAD_INPUT
 from qworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from qworker.app import App
+    from qworker.cli.job_lines import Options
 
 _JSON_NAMES: Final[dict[type, str]] = {
     list: "a JSON array",
@@ -19,10 +26,20 @@ _JSON_NAMES: Final[dict[type, str]] = {
 
 
 def enqueue(  # noqa: PLR0913 — one parameter an option
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's name, as in tasks.thumbnail.")],
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="The task's name, as in tasks.thumbnail.", show_default=False)
+    ] = None,
     *,
-    args: Annotated[str, typer.Option(metavar="JSON", help="Positional arguments, as a JSON array.")] = "[]",
-    kwargs: Annotated[str, typer.Option(metavar="JSON", help="Keyword arguments, as a JSON object.")] = "{}",
+    args: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Positional arguments, as a JSON array. [default: []]")
+    ] = None,
+    kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Keyword arguments, as a JSON object. [default: {}]")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", "-f", metavar="FILE", help="Many jobs, a JSON object a line; - is standard input."),
+    ] = None,
     app: Annotated[
         str | None,
         typer.Option("--app", "-a", metavar="APP", help="As for run. [default: the module in the task's name]"),
@@ -35,29 +52,85 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     ] = None,
     delay: Annotated[str | None, typer.Option(metavar="TIME", help="Not before this has passed: 90s, 5m, 1h.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Not worth starting later than this.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="With --from: end at the first bad line.")] = False,
+    start_line: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --from: leave out the lines before this.")
+    ] = None,
+    skip_lines: Annotated[
+        str | None, typer.Option(metavar="N,N-N", help="With --from: leave these out too, as in 12,40-49.")
+    ] = None,
 ) -> None:
-    """Enqueue one job, and print its id."""
+    """Enqueue one job, and print its id; or many, and print how many.
+
+    A line of --from is a JSON object with the keys task, args, kwargs, queue, delay and ttl, all but task optional;
+    what a line doesn't say is taken from the command line. Bad lines are told, and the rest enqueued; the exit code is
+    then 65.
+    """
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same
 
+    _check_options(
+        source,
+        single={"--args": args, "--kwargs": kwargs},
+        many={"--strict": strict or None, "--start-line": start_line, "--skip-lines": skip_lines},
+    )
+    if task is None and source is None:
+        raise ConfigurationError("which task? 'qworker enqueue tasks.thumbnail' enqueues a call of it")
     settings = Settings.load({"app": app})
     found = load_app(settings.app or _module_of(task))
     if broker is not None:
         found.use_broker(broker)
-    producer = found.get_task(task).using(
-        queue=queue,
-        delay=parse_seconds("--delay", delay),
-        ttl=parse_seconds("--ttl", ttl),
-    )
-    positional, named = _parse("--args", args, list), _parse("--kwargs", kwargs, dict)
+    seconds = parse_seconds("--delay", delay), parse_seconds("--ttl", ttl)
     try:
-        job = producer.enqueue(*positional, **named)
+        if source is None:
+            positional, named = _parse("--args", args or "[]", list), _parse("--kwargs", kwargs or "{}", dict)
+            producer = found.get_task(task or "").using(queue=queue, delay=seconds[0], ttl=seconds[1])
+            typer.echo(producer.enqueue(*positional, **named).id)
+        else:
+            from qworker.cli.job_lines import Options  # noqa: PLC0415 — the same
+
+            _enqueue_lines(found, source, Options(task, queue, *seconds), start_line or 1, skip_lines, strict=strict)
     finally:
         found.close()
-    typer.echo(job.id)
 
 
-def _module_of(task: str) -> str:
+def _enqueue_lines(  # noqa: PLR0913 — what the command was told
+    app: "App", path: str, defaults: "Options", start: int, skip: str | None, *, strict: bool
+) -> None:
+    from qworker.cli.bulk import Bulk  # noqa: PLC0415 — the same
+    from qworker.cli.enqueue_view import view_of  # noqa: PLC0415 — the same
+    from qworker.cli.line_numbers import LineNumbers  # noqa: PLC0415 — the same
+    from qworker.cli.lines import LineSource  # noqa: PLC0415 — the same
+    from qworker.cli.stopping import Stopping  # noqa: PLC0415 — the same
+
+    skipped = LineNumbers() if skip is None else LineNumbers.parse("--skip-lines", skip)
+    if not app.broker.shared:
+        raise ConfigurationError(f"{app.broker.label} is of one process only: the jobs would be gone with this one")
+    if defaults.task is not None:
+        app.get_task(defaults.task).using(queue=defaults.queue, delay=defaults.delay, ttl=defaults.ttl)
+    stopping = Stopping()
+    source = LineSource.open(path, stopping.wait)
+    with stopping, view_of(source) as view:
+        bulk = Bulk(app, view, stopping, defaults, start, skipped, strict)
+        bulk.run(source)
+    tell(bulk.counted(), sys.stdout, sys.stderr)
+    if bulk.bad_lines:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _check_options(source: str | None, *, single: dict[str, Any], many: dict[str, Any]) -> None:
+    given = [option for option, value in (many if source is None else single).items() if value is not None]
+    if given and source is None:
+        raise ConfigurationError(f"{', '.join(given)}: only with --from")
+    if given:
+        raise ConfigurationError(f"{', '.join(given)}: not with --from, whose lines have the arguments")
+
+
+def _module_of(task: str | None) -> str:
+    if task is None:
+        raise ConfigurationError(
+            "which app? Say so with --app, or which task: qworker enqueue tasks.thumbnail --from …"
+        )
     module, dot, _ = task.rpartition(".")
     if not dot:
         raise ConfigurationError(f"in which module is task {task!r}? Say so with --app")

@@ -5,6 +5,8 @@ from typing import Final
 
 FAILED: Final = 1
 WRONG_USE: Final = 2
+BAD_INPUT: Final = 65
+"""Some of what was to be done made no sense, the rest is done. EX_DATAERR of sysexits.h."""
 NOT_FOUND: Final = 66
 """No such queue, or no such job in it. EX_NOINPUT of sysexits.h."""
 INTERRUPTED: Final = 130

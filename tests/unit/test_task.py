@@ -22,6 +22,9 @@ class Outbox:
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
         self.sent.append((list(jobs), sending))
 
+    def check(self, job: Job) -> None:
+        """Take any."""
+
 
 @pytest.fixture
 def outbox() -> Outbox:
@@ -214,3 +217,15 @@ async def an_async_generator() -> Any:
 def test_a_generator_is_no_task(outbox: Outbox, function: Any) -> None:
     with pytest.raises(ConfigurationError, match="task a: it is a generator"):
         Task(function, outbox, name="a")
+
+
+def test_a_job_can_be_made_now_and_sent_later(task: Task[..., str], outbox: Outbox) -> None:
+    producer = task.using(queue="slow", headers={"by": "me"})
+    made = [producer.make(["a.png"], {"width": "7"}), producer.make([], {"path": "b.png"})]
+    assert [] == outbox.sent
+    producer.send(made)
+    [(sent, sending)] = outbox.sent
+    assert (made, "slow") == (sent, sending.queue)
+    assert [(["a.png"], {"width": 7}, {"by": "me"}), ([], {"path": "b.png"}, {"by": "me"})] == [
+        (job.args, job.kwargs, job.headers) for job in sent
+    ]

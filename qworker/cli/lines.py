@@ -1,0 +1,88 @@
+"""Lines of a file or a pipe, numbered, as they come."""
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from qworker.errors import ConfigurationError
+
+MAX_LINE: Final = 1 << 20
+"""Bytes. What fits into a message is shorter, however its JSON is written."""
+_CHUNK: Final = 1 << 16
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end."""
+
+    number: int
+    """1, 2, 3 …"""
+    data: bytes | None = field(repr=False)
+    """None if it is longer than MAX_LINE."""
+    whole: bool = True
+    """Whether it was ended, which the last of a file need not be."""
+
+
+class LineSource:
+    """What lines are read from; *waits* surrounds each wait for more of them."""
+
+    def __init__(self, file: int, name: str, waits: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._file = file
+        self._waits = waits
+        self.name = name
+        self.bytes_read = 0
+
+    @classmethod
+    def open(cls, path: str, waits: Callable[[], AbstractContextManager[None]] = nullcontext) -> Self:
+        """Open a file, or standard input for "-". Raises ConfigurationError."""
+        if path == "-":
+            return cls(sys.stdin.fileno(), "standard input", waits)
+        try:
+            with Path(path).open("rb", buffering=0) as file:
+                return cls(os.dup(file.fileno()), path, waits)
+        except OSError as error:
+            raise ConfigurationError(f"--from: {path}: {error.strerror}") from None
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes there are to read; None for a pipe."""
+        status = os.fstat(self._file)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def __iter__(self) -> Iterator[Line | None]:
+        """Yield the lines, and None where the next would have to be waited for. Raises OSError."""
+        number, rest, too_long = 1, b"", False
+        while True:
+            if not _is_ready(self._file):
+                yield None
+            with self._waits():
+                chunk = os.read(self._file, _CHUNK)
+            if not chunk:
+                break
+            self.bytes_read += len(chunk)
+            *ended, rest = (rest + chunk).split(b"\n")
+            for data in ended:
+                yield _line(number, data, too_long=too_long)
+                number, too_long = number + 1, False
+            if len(rest) > MAX_LINE:
+                rest, too_long = b"", True
+        if rest or too_long:
+            yield _line(number, rest, too_long=too_long, whole=False)
+
+
+def _line(number: int, data: bytes, *, too_long: bool, whole: bool = True) -> Line:
+    if number == 1:
+        data = data.removeprefix(_BYTE_ORDER_MARK)
+    return Line(number, None if too_long or len(data) > MAX_LINE else data, whole)
+
+
+def _is_ready(file: int) -> bool:
+    """Say whether a read would return at once; one of a regular file always does."""
+    return bool(select.select([file], [], [], 0)[0])
