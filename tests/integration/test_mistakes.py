@@ -116,6 +116,32 @@ MISTAKES = [
         "enqueue jobs.quick --args [1] --delay soon", "--delay: 'soon' is not a time span such as 90, 90s, 5m or 1h"
     ),
     Mistake("enqueue jobs.quick --args [1] --delay 8d", "a delay of 691200 s is over the service's 7 days"),
+    Mistake("enqueue", "which task? 'qworker enqueue tasks.thumbnail' enqueues a call of it"),
+    Mistake(
+        "enqueue --from jobs.jsonl",
+        "which app? Say so with --app, or which task: qworker enqueue tasks.thumbnail --from …",
+    ),
+    Mistake("enqueue jobs.quick --from jobs.jsonl", "--from: jobs.jsonl: No such file or directory"),
+    Mistake("enqueue jobs.quick --from .", "--from: .: Is a directory"),
+    Mistake(
+        "enqueue jobs.quick --from - --args [1] --kwargs {}",
+        "--args, --kwargs: not with --from, whose lines have the arguments",
+    ),
+    Mistake("enqueue jobs.quick --args [1] --strict --start-line 2", "--strict, --start-line: only with --from"),
+    Mistake(
+        "enqueue jobs.quick --from - --skip-lines 9-3",
+        "--skip-lines: '9-3' is neither a line's number nor a span such as 1209-1230",
+    ),
+    Mistake("enqueue jobs.quick --from - --ttl soon", "--ttl: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
+    Mistake("enqueue jobs.quick --from - -q A", "queue name 'A' has 1 characters: use 3 to 63"),
+    Mistake(
+        "enqueue jobs.nothing --from -",
+        f"unknown task 'jobs.nothing'; registered: {', '.join(OWN)}",
+    ),
+    Mistake(
+        "enqueue jobs.quick --from - --broker sqlite://",
+        "sqlite:// (in memory) is of one process only: the jobs would be gone with this one",
+    ),
     Mistake("enqueue jobs.quick --args [1] -q A", "queue name 'A' has 1 characters: use 3 to 63"),
 ]
 
