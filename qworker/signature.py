@@ -54,9 +54,15 @@ class Signature:
         self._signature = inspect.Signature([p for p in parameters if p.name not in self.context_parameters])
         self._check_context_parameters(parameters)
         self._hints = {name: hints.get(name, Any) for name in self._signature.parameters}
-        self._arguments = _arguments_model(task, self._signature, self._hints)
+        self.model = _arguments_model(task, self._signature, self._hints)
+        """What arguments look like, with the parameters' names as aliases."""
         self._names = {f"p{number}": name for number, name in enumerate(self._signature.parameters)}
         self._plain = _Plain.of(self._signature)
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters that a message's arguments are for, by name."""
+        return self._signature.parameters
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Encoded:
         """Validate a call's arguments and return them as JSON values. Raises InvalidArguments."""
@@ -82,7 +88,7 @@ class Signature:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
         values = self._bind(args, kwargs)
         try:
-            valid = self._arguments.model_validate_json(to_json(values))
+            valid = self.model.model_validate_json(to_json(values))
         except ValidationError as error:
             raise InvalidArguments(self._task, self._one_line(error, values)) from None
         except PydanticSerializationError as error:
@@ -96,10 +102,10 @@ class Signature:
     def _as_json(self, values: Mapping[str, Any]) -> tuple[str | None, str]:
         """Return valid values as JSON, or what is wrong with them."""
         try:
-            valid = self._arguments.model_validate(values)
+            valid = self.model.model_validate(values)
             text = valid.model_dump_json(by_alias=True, include=valid.model_fields_set)
             _check_keys(valid, text)
-            self._arguments.model_validate_json(text)  # what the worker could not read is refused here already
+            self.model.model_validate_json(text)  # what the worker could not read is refused here already
         except ValidationError as error:
             return None, self._one_line(error, values)
         except (PydanticSerializationError, UnicodeEncodeError) as error:
@@ -171,7 +177,7 @@ class Signature:
     def _known_names(self) -> set[Any]:
         """Return the names of parameters and of models' fields, as far as they can be told."""
         try:
-            return _properties_in(self._arguments.model_json_schema())
+            return _properties_in(self.model.model_json_schema())
         except PydanticUserError:  # a type that has no schema
             return {*self._signature.parameters}
 

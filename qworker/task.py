@@ -108,6 +108,11 @@ class Task(Generic[P, R]):
         )
         self._producer = Producer(self, sender, Sending(self.queue, bundle=_bundle(bundle)))
 
+    @property
+    def bundle(self) -> int:
+        """How many of its jobs `enqueue_many` may put into one message."""
+        return self._producer.bundle
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself; nothing is enqueued."""
         return self.function(*args, **kwargs)
@@ -170,6 +175,11 @@ class Producer(Generic[P]):
         self._task = task
         self._sender = sender
         self._sending = sending
+
+    @property
+    def bundle(self) -> int:
+        """How many jobs `enqueue_many` may put into one message."""
+        return self._sending.bundle
 
     def using(
         self,

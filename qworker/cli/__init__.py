@@ -15,6 +15,7 @@ from qworker.cli.poison import poison, show_help_alone
 from qworker.cli.queues import queues
 from qworker.cli.run import run
 from qworker.cli.stopping import Stopped
+from qworker.cli.tasks import tasks
 from qworker.engine.exits import FAILED, INTERRUPTED, NOT_FOUND, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QueueNotFound, QworkerError
@@ -67,6 +68,7 @@ def _options(
 
 cli.command()(run)
 cli.command()(enqueue)
+cli.command()(tasks)
 cli.add_typer(queues, name="queues")
 cli.add_typer(poison, name="poison")
 

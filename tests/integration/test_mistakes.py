@@ -116,6 +116,9 @@ MISTAKES = [
         "enqueue jobs.quick --args [1] --delay soon", "--delay: 'soon' is not a time span such as 90, 90s, 5m or 1h"
     ),
     Mistake("enqueue jobs.quick --args [1] --delay 8d", "a delay of 691200 s is over the service's 7 days"),
+    Mistake("tasks", "which app? 'qworker tasks mail' shows the tasks in mail.py"),
+    Mistake("tasks nowhere", "no module 'nowhere' in {here} or on Python's path"),
+    Mistake("tasks jobs --json --json-schema", "--json or --json-schema? They are two documents"),
     Mistake("enqueue", "which task? 'qworker enqueue tasks.thumbnail' enqueues a call of it"),
     Mistake(
         "enqueue --from jobs.jsonl",

@@ -285,7 +285,7 @@ def test_an_error_of_a_type_without_a_schema_names_parameters_only(monkeypatch: 
     def fail() -> None:
         raise PydanticInvalidForJsonSchema("no")
 
-    monkeypatch.setattr(signature._arguments, "model_json_schema", fail)
+    monkeypatch.setattr(signature.model, "model_json_schema", fail)
     with pytest.raises(InvalidArguments, match=r"t: value\.0\.\[…\]: Input should be a valid string"):
         signature.encode([[{"name": 1}]], {})
 

@@ -1,0 +1,1 @@
+"""Producers in other languages, and the tasks that they enqueue."""

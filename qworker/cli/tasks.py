@@ -1,0 +1,85 @@
+"""qworker tasks: what an app has registered."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qworker.cli.tables import NONE, Column, print_json, print_table
+from qworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from qworker.task import Task
+
+
+def tasks(
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="APP", help="As for run: tasks, pkg.mod, pkg.mod:app."),
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all there is to know, as JSON.")] = False,
+    json_schema: Annotated[
+        bool,
+        typer.Option("--json-schema", help="Print a JSON Schema of the messages that the tasks take."),
+    ] = False,
+) -> None:
+    """Show the tasks of an app: their queues, where they run, their limits, and their signatures."""
+    from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.settings import Settings  # noqa: PLC0415 — the same
+
+    if as_json and json_schema:
+        raise ConfigurationError("--json or --json-schema? They are two documents")
+    settings = Settings.load({"app": app})
+    if settings.app is None:
+        raise ConfigurationError("which app? 'qworker tasks mail' shows the tasks in mail.py")
+    found = [task for _, task in sorted(load_app(settings.app).tasks.items())]
+    if json_schema:
+        from qworker.schema import schema_of  # noqa: PLC0415 — the same
+
+        print_json(schema_of(found))
+    elif as_json:
+        print_json([_described(task) for task in found])
+    else:
+        columns = (
+            Column("TASK"),
+            Column("QUEUE"),
+            Column("RUNS IN"),
+            Column("TIMEOUT", right=True),
+            Column("ATTEMPTS", right=True),
+            Column("BUNDLE", right=True),
+            Column("SIGNATURE", gives_way=True),
+        )
+        print_table(columns, map(_row, found))
+
+
+def _row(task: "Task[..., Any]") -> tuple[str, ...]:
+    timeout = task.options.timeout
+    return (
+        task.name,
+        task.queue,
+        task.options.executor or "loop",
+        NONE if timeout is None else f"{timeout:g}s",
+        str(task.options.policy.max_attempts),
+        str(task.bundle),
+        str(task.signature),
+    )
+
+
+def _described(task: "Task[..., Any]") -> dict[str, Any]:
+    policy = task.options.policy
+    return {
+        "name": task.name,
+        "queue": task.queue,
+        "signature": str(task.signature),
+        "description": task.__doc__,
+        "executor": task.options.executor or "loop",
+        "timeout": task.options.timeout,
+        "max_attempts": policy.max_attempts,
+        "backoff": {
+            "base": policy.backoff.base,
+            "factor": policy.backoff.factor,
+            "max": policy.backoff.max,
+            "jitter": policy.backoff.jitter,
+        },
+        "bundle": task.bundle,
+    }
