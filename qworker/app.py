@@ -20,9 +20,12 @@ from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Tas
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.worker import Lifespan, Worker
     from qworker.settings import Settings
+    from qworker.tracing import Tracing
 
 T = TypeVar("T")
-_NOT_A_WORKERS: Final = frozenset({"app", "broker", "encoding", "log_format", "log_level", "processes", "reload"})
+_NOT_A_WORKERS: Final = frozenset(
+    {"app", "broker", "encoding", "log_format", "log_level", "processes", "reload", "tracing"}
+)
 """Settings of a whole program, or of its App."""
 
 
@@ -32,10 +35,11 @@ class App:
     *broker* is a URL, a connection string or a Broker; without one, settings decide (``QWORKER_BROKER``, else
     ``AZURE_STORAGE_CONNECTION_STRING``, else ``sqlite:///qworker.db``). *lifespan*, an async context manager that is
     given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``. *middleware*
-    wraps every handler, the first outermost. Making an App connects to nothing.
+    wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and running; without
+    it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. Making an App connects to nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — each option has its own name
         self,
         *,
         broker: str | Broker | None = None,
@@ -43,9 +47,11 @@ class App:
         middleware: Iterable[Middleware] = (),
         encoding: Encoding | None = None,
         listeners: Iterable[Listener] = (),
+        tracing: bool | None = None,
     ) -> None:
         self._given_broker = broker
         self._given_encoding = encoding
+        self._given_tracing = tracing
         self._made: dict[str, Any] = {}
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
@@ -111,20 +117,25 @@ class App:
         except KeyError:
             raise UnknownTask(name, self._tasks) from None
 
-    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
-        """Put jobs that were made already; the tasks' own enqueue makes and puts them."""
-        cargo = self._enqueuer.cargo_of(jobs, sending.bundle)
-        self._portal.open()
-        if (so_far := self._enqueuer.put_now(cargo, sending)) is not Now.DONE:
-            self._portal.run(self._enqueuer.put(cargo, sending, so_far))
+    def send(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
+        """Put jobs that were made already, and return them as put; the tasks' own enqueue makes and puts them."""
+        tracing = self._enqueuer.tracing
+        if tracing is None or not jobs:
+            return self._send(jobs, sending)
+        with tracing.send(jobs, sending.queue) as traced:
+            return self._send(traced, sending)
 
-    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
         """Do the same without blocking the event loop."""
-        await self._enqueuer.put(self._enqueuer.cargo_of(jobs, sending.bundle), sending)
+        tracing = self._enqueuer.tracing
+        if tracing is None or not jobs:
+            return await self._asend(jobs, sending)
+        with tracing.send(jobs, sending.queue) as traced:
+            return await self._asend(traced, sending)
 
     def check(self, job: Job) -> None:
         """Raise InvalidArguments or MessageTooLarge if a job can't be sent."""
-        self._enqueuer.parcels([job])
+        self._enqueuer.cargo_of([job])
 
     @asynccontextmanager
     async def worker(self, *, listeners: Iterable[Listener] = (), **settings: Any) -> AsyncIterator["Worker"]:
@@ -161,6 +172,7 @@ class App:
             middleware=self._middleware,
             listeners=(*self._listeners, *listeners),
             child_setup=child_setup,
+            tracing=self._enqueuer.tracing,
         )
 
     def close(self) -> None:
@@ -171,6 +183,17 @@ class App:
         """Close what calls from the running event loop opened, and what the sync calls did."""
         self._portal.close()
         await self._close_broker()
+
+    def _send(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
+        cargo = self._enqueuer.cargo_of(jobs, sending.bundle)
+        self._portal.open()
+        if (so_far := self._enqueuer.put_now(cargo, sending)) is not Now.DONE:
+            self._portal.run(self._enqueuer.put(cargo, sending, so_far))
+        return jobs
+
+    async def _asend(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
+        await self._enqueuer.put(self._enqueuer.cargo_of(jobs, sending.bundle), sending)
+        return jobs
 
     async def _close_broker(self) -> None:
         await self.broker.aclose()
@@ -186,7 +209,19 @@ class App:
 
     @property
     def _enqueuer(self) -> Enqueuer:
-        return self._first("enqueuer", lambda: Enqueuer(self.broker, self._encoding))
+        return self._first("enqueuer", lambda: Enqueuer(self.broker, self._encoding, self._make_tracing()))
+
+    def _make_tracing(self) -> "Tracing | None":
+        wanted = _load_settings().tracing if self._given_tracing is None else self._given_tracing
+        if not wanted:
+            return None
+        try:
+            from qworker.tracing import Tracing  # noqa: PLC0415 — an extra
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] != "opentelemetry":
+                raise
+            raise ConfigurationError("tracing: OpenTelemetry is not installed: pip install 'qworker[otel]'") from None
+        return Tracing()
 
     def _first(self, name: str, make: Callable[[], T]) -> T:
         """Return what was made first, whichever thread made it; a lock could stay locked for ever after a fork."""

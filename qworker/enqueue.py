@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from qworker.brokers.base import Broker, Queue, Urgency, check_body
 from qworker.bundle import bundled, pack
@@ -24,6 +24,9 @@ from qworker.errors import (
 )
 from qworker.job import Job
 from qworker.task import Sending
+
+if TYPE_CHECKING:  # an extra
+    from qworker.tracing import Tracing
 
 _PAUSES: Final = (0.1, 0.5, 2.0)
 """Seconds before each further try of a put that was not done, or not answered."""
@@ -75,9 +78,11 @@ class Now(Enum):
 class Enqueuer:
     """Puts jobs into a broker's queues, and creates a queue that isn't there yet."""
 
-    def __init__(self, broker: Broker, encoding: Encoding) -> None:
+    def __init__(self, broker: Broker, encoding: Encoding, tracing: "Tracing | None" = None) -> None:
         self._broker = broker
         self._encoding = encoding
+        self.tracing = tracing
+        """What makes spans of what is put, if anything does."""
 
     def cargo_of(self, jobs: Sequence[Job], bundle: int = 1) -> Cargo:
         """Return the messages that carry these jobs, at most *bundle* in each.

@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """Jobs that one process runs at once."""
     processes: int = Field(default=1, ge=1, le=1_000)
     """Worker processes."""
+    tracing: bool = False
+    """Make OpenTelemetry spans of enqueueing and running."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""

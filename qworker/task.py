@@ -52,10 +52,10 @@ class Sending:
 class Sender(Protocol):
     """What puts jobs into queues: the App."""
 
-    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
-        """Put the jobs, waiting until they are accepted."""
+    def send(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
+        """Put the jobs, waiting until they are accepted; return them as they were put."""
 
-    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
         """Do the same without blocking the event loop."""
 
     def check(self, job: Job) -> None:
@@ -206,26 +206,20 @@ class Producer(Generic[P]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue a call and return it once the broker has accepted it; see Task.enqueue."""
         job = self._job(args, kwargs, utc_now())
-        self._sender.send([job], self._sending)
-        return job
+        return self._sender.send([job], self._sending)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue a call without blocking the event loop; see Task.enqueue."""
         job = self._job(args, kwargs, utc_now())
-        await self._sender.asend([job], self._sending)
-        return job
+        return (await self._sender.asend([job], self._sending))[0]
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[Job]:
         """Enqueue many calls; see Task.enqueue_many."""
-        jobs = self._jobs(calls)
-        self._sender.send(jobs, self._sending)
-        return jobs
+        return list(self._sender.send(self._jobs(calls), self._sending))
 
     async def aenqueue_many(self, calls: Iterable[Call]) -> list[Job]:
         """Enqueue many calls without blocking the event loop; see Task.enqueue_many."""
-        jobs = self._jobs(calls)
-        await self._sender.asend(jobs, self._sending)
-        return jobs
+        return list(await self._sender.asend(self._jobs(calls), self._sending))
 
     def make(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
         """Return a call as a job that is not enqueued yet. Raises InvalidArguments and MessageTooLarge."""

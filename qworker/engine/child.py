@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -25,6 +26,8 @@ class ChildCall:
     queue: str
     attempt: int
     deadline: datetime | None
+    trace: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The attempt's trace context as headers; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,15 @@ class Checkpoint:
 
 def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
     """Run the handler and say what became of it; never raises, so that no exception need be sent."""
+    if not call.trace:
+        return _run(call, save_state)
+    from qworker.tracing import followed  # noqa: PLC0415 — an extra
+
+    with followed(call.trace):
+        return _run(call, save_state)
+
+
+def _run(call: ChildCall, save_state: SaveState) -> Outcome:
     try:
         task = _find_task(call)
 

@@ -157,7 +157,9 @@ class Pipeline:
         faultpoint("before-handler")
         try:
             with attempt.lease.when_lost(partial(run.stop_from_thread, Lost())):
-                return await run.outcome()
+                if (tracing := self._runner.tracing) is None:
+                    return await run.outcome()
+                return await tracing.process(attempt.job, attempt.queue, attempt.number, run.outcome())
         finally:
             self._runs.discard(run)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
@@ -23,6 +23,9 @@ from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
 from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded
 from qworker.task import Middleware, Task, decode_state
+
+if TYPE_CHECKING:  # an extra
+    from qworker.tracing import Tracing
 
 NUDGE_EVERY: Final = 5.0
 """Seconds after which a handler that was told to stop, and didn't, is told again."""
@@ -42,11 +45,14 @@ class Runner:
         concurrency: int,
         middleware: tuple[Middleware, ...] = (),
         child_setup: Callable[[], None] | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._known_tasks = known_tasks
         self._middleware = middleware
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qworker-handler")
         self._children = Children(child_setup)
+        self.tracing = tracing
+        """What makes spans of attempts, if anything does."""
         self.resources: Mapping[str, Any] = {}
         """What the lifespan yielded."""
 
@@ -99,6 +105,7 @@ class Runner:
             queue=attempt.queue,
             attempt=attempt.number,
             deadline=run.ctx.deadline,
+            trace={} if self.tracing is None else self.tracing.carrier(),
         )
         outcome = await self._children.run(call, run.save_state)
         if not isinstance(outcome, Succeeded):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from qworker.brokers.base import Broker, Message, Queue
 from qworker.engine.access import Access, GuardedBroker, Suspended
@@ -45,6 +45,9 @@ from qworker.events import (
 from qworker.settings import Settings
 from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
 
+if TYPE_CHECKING:  # an extra
+    from qworker.tracing import Tracing
+
 Lifespan = Callable[[], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 _log = logging.getLogger("qworker")
@@ -74,6 +77,7 @@ class Worker:
         middleware: tuple[Middleware, ...] = (),
         listeners: Iterable[Listener] = (),
         child_setup: Callable[[], None] | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._broker = GuardedBroker(broker, Access())
@@ -88,6 +92,7 @@ class Worker:
             concurrency=settings.concurrency,
             middleware=middleware,
             child_setup=child_setup,
+            tracing=tracing,
         )
         self._queues = dict(settings.queues) or {task.queue: 1 for task in tasks.values()} or {DEFAULT_QUEUE: 1}
         self._turns = Turns(settings.lease, self._start_waiting)

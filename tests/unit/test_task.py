@@ -16,11 +16,12 @@ class Outbox:
     def __init__(self) -> None:
         self.sent: list[tuple[list[Job], Sending]] = []
 
-    def send(self, jobs: Sequence[Job], sending: Sending) -> None:
+    def send(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
         self.sent.append((list(jobs), sending))
+        return jobs
 
-    async def asend(self, jobs: Sequence[Job], sending: Sending) -> None:
-        self.sent.append((list(jobs), sending))
+    async def asend(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
+        return self.send(jobs, sending)
 
     def check(self, job: Job) -> None:
         """Take any."""
