@@ -105,6 +105,8 @@ def test_every_block_has_its_test() -> None:
         ("The same on Azure", ["console", "console", "console"]),
         ("Options", ["python", "toml"]),
         ("Jobs that were given up", ["console"]),
+        ("Jobs from a file or a pipe", ["jsonl", "console"]),
+        ("Producers in other languages", ["console"]),
         ("Testing your tasks", ["python"]),
     ] == [(title, [found.language for found in group]) for title, group in groupby(BLOCKS, lambda found: found.section)]
     assert README.count("```") == 2 * len(BLOCKS)
@@ -202,6 +204,31 @@ def test_jobs_that_were_given_up_are_put_back(folder: Path, environment: dict[st
     assert [1, 1] == [line["attempt"] for line in log_lines(worked, "job.poisoned")]
 
 
+def test_jobs_from_a_file(folder: Path, environment: dict[str, str]) -> None:
+    (folder / "names.jsonl").write_text(block("Jobs from a file or a pipe", "jsonl"))
+
+    output = play(block("Jobs from a file or a pipe", "console"), folder, environment)
+
+    assert ["3 jobs enqueued", "1 job enqueued"] == re.findall(r"^(\d jobs? enqueued) in \d", output, re.MULTILINE)
+    worked = run(
+        [*PROGRAMS["qworker"], "run", "tasks", "-q", "default,slow", "--burst"], cwd=folder, environment=environment
+    )
+    assert ["Ada", "Barbara", "Barbara"] == sorted(line["name"] for line in log_lines(worked, "hello"))
+
+
+def test_what_other_languages_may_send(folder: Path, environment: dict[str, str]) -> None:
+    write_module(folder, block("Options", "python"))
+
+    table, *documents = re.split(
+        r"^(?=[{[]$)", play(block("Producers in other languages", "console"), folder, environment), flags=re.MULTILINE
+    )
+
+    assert "mail.send" in table
+    described, schema = (json.loads(document) for document in documents)
+    assert "mail.send" == described[0]["name"]
+    assert "task:mail.send" in schema["$defs"]
+
+
 def test_the_tests_of_a_task(folder: Path, environment: dict[str, str]) -> None:
     write_module(folder, block("Testing your tasks", "python"))
 
@@ -224,7 +251,7 @@ def test_the_tables_name_every_option() -> None:
 
 def test_the_table_of_settings_has_the_flags() -> None:
     usage = run([*PROGRAMS["qworker"], "run", "--help"])
-    without_flag = {"app", "poll_min", "encoding"}
+    without_flag = {"app", "poll_min", "encoding", "tracing"}
 
     for name in set(names_in_table("setting")) - without_flag:
         assert f"--{name.replace('_', '-')} " in usage

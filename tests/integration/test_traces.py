@@ -1,8 +1,13 @@
 """Traces from process to process: a producer, a worker, and the child that a handler runs in."""
 
 import json
+import os
+import re
+import sys
+from pathlib import Path
 
 import traced
+from running import ROOT, run
 from stage import Stage
 
 
@@ -27,3 +32,20 @@ def test_a_child_process_is_within_the_span_of_its_attempt(sqlite_stage: Stage) 
             parent["pid"],
             line["pid"] != worker.process.pid,
         )
+
+
+def test_what_the_page_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs/tracing.md").read_text()
+    [module] = re.findall(r"^```python\n# (spans\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / module[0]).write_text(module[1])
+    environment = os.environ | {"QWORKER_TRACING": "1", "QWORKER_BROKER": f"sqlite:///{tmp_path}/q.db"}
+
+    sent = run([sys.executable, "spans.py"], cwd=tmp_path, environment=environment)
+    work = [sys.executable, "-m", "qworker", "run", "spans", "--burst"]
+    worked = run(work, cwd=tmp_path, environment=environment)
+
+    names = re.compile(r'^    "name": "(.*)",$', re.MULTILINE)
+    assert ["send default"] == names.findall(sent)
+    assert ["greeting", "process default"] == names.findall(worked)
+    for attribute in re.findall(r"`(messaging\.[\w.]+|qworker\.\w+)`", page):
+        assert f'"{attribute}"' in sent + worked or attribute == "messaging.batch.message_count"
