@@ -22,7 +22,7 @@ BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # As text: the pip of Python 3.11 can't read dependency groups.
 DEV = import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); extras = p["project"]["optional-dependencies"]; \
-	print(*p["dependency-groups"]["dev"], *extras["identity"], *extras["reload"], *extras["otel"], *extras["uvloop"], sep="\n")
+	print(*p["dependency-groups"]["dev"], *extras["identity"], *extras["metrics"], *extras["reload"], *extras["otel"], *extras["uvloop"], sep="\n")
 AZURITE = tests/azurite/node_modules/.package-lock.json
 
 help: ## list what make can do

@@ -10,6 +10,7 @@ from qworker.errors import (
     PartlyEnqueued,
     QworkerError,
 )
+from qworker.failing import FailedAttempt
 from qworker.job import Job
 from qworker.outcome import Reject, Retry, Snooze
 from qworker.retry import Backoff
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigurationError",
     "Context",
     "EnqueueUncertain",
+    "FailedAttempt",
     "InvalidArguments",
     "Job",
     "MessageTooLarge",

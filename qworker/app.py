@@ -12,6 +12,7 @@ from qworker.enqueue import Enqueuer, Now
 from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, UnknownTask
 from qworker.events import Listener
+from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
 from qworker.portal import Portal
 from qworker.retry import Backoff, Delay
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.tracing import Tracing
 
 T = TypeVar("T")
+H = TypeVar("H", bound=ErrorHook)
 _NOT_A_WORKERS: Final = frozenset(
     {"app", "broker", "encoding", "log_format", "log_level", "processes", "reload", "tracing"}
 )
@@ -56,6 +58,7 @@ class App:
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._listeners = tuple(listeners)
+        self._error_hooks: list[ErrorHook] = []
         self._tasks: dict[str, Task[..., Any]] = {}
         self._portal = Portal(self._close_broker)
 
@@ -109,6 +112,18 @@ class App:
         if function is not None:
             return self._register(function, **options)
         return lambda decorated: self._register(decorated, **options)
+
+    def on_error(self, hook: H, /) -> H:
+        """Have a function called with each FailedAttempt: for a service that collects errors.
+
+        It is told of what a handler raises, in whatever executor, of timeouts, and of all that is given up; of Retry
+        and Reject only when they are that, of Snooze never. It is called on the worker's event loop once the message
+        is settled, and must be quick; what it raises is logged, and harms no job.
+
+        Raises ConfigurationError for an ``async def``.
+        """
+        self._error_hooks.append(check_hook(hook))
+        return hook
 
     def get_task(self, name: str) -> Task[..., Any]:
         """Return the task of this name. Raises UnknownTask."""
@@ -171,6 +186,7 @@ class App:
             lifespan=self._bound_lifespan(),
             middleware=self._middleware,
             listeners=(*self._listeners, *listeners),
+            error_hooks=self._error_hooks,
             child_setup=child_setup,
             tracing=self._enqueuer.tracing,
         )

@@ -42,6 +42,8 @@ class Attempt:
     task: Task[..., Any] | None
     """None if this worker knows no such task."""
     started: float | None = None
+    error: BaseException | None = field(default=None, repr=False)
+    """What its handler raised, or what ended it, until the error hooks have been told."""
     body: str = field(init=False, repr=False)
     """What the message says, as it was last written."""
     part: Part | None = field(init=False)

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from qworker.errors import QworkerError
+from qworker.failing import JobFailed
 from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
 
 
@@ -20,14 +21,6 @@ def outcome_of(error: BaseException) -> Outcome:
             return Failed(Failure.of(error))
 
 
-class HandlerFailed(QworkerError):
-    """The handler failed in its child process, as *failure* says; what it raised there stays there."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-
-
 def error_of(outcome: Outcome) -> Exception:
     """Return what a handler of a child process raised there, as its middleware here would know it."""
     match outcome:
@@ -38,7 +31,7 @@ def error_of(outcome: Outcome) -> Exception:
         case Rejected(failure):
             return Reject(failure.message)
         case Failed(failure):
-            return HandlerFailed(failure)
+            return JobFailed(failure)
         case _:
             return QworkerError(f"a handler can't come to {outcome}")
 

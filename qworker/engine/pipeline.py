@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
@@ -13,6 +13,7 @@ from qworker.engine.attempt import Attempt, Received
 from qworker.engine.bundles import Bundle, Part
 from qworker.engine.decide import decide
 from qworker.engine.faultpoints import faultpoint
+from qworker.engine.hooks import ErrorHooks
 from qworker.engine.report import event_of
 from qworker.engine.runner import Run, Runner, worker_lost
 from qworker.engine.settler import Settler
@@ -20,6 +21,7 @@ from qworker.envelope import Encoding, decode, is_plain
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge
 from qworker.events import BundleSplit, Event, JobEvent, JobStarted, JobStuck, MessagePoisoned, SettleFailed
 from qworker.events import LeaseLost as LeaseLostEvent
+from qworker.failing import ErrorHook
 from qworker.job import Job
 from qworker.outcome import Action, Failure, Lost, Outcome, Released
 from qworker.retry import RetryPolicy
@@ -35,11 +37,13 @@ class Pipeline:
         runner: Runner,
         settler: Settler,
         emit: Callable[[Event], None],
+        error_hooks: Iterable[ErrorHook] = (),
     ) -> None:
         self._tasks = tasks
         self._runner = runner
         self._settler = settler
         self._emit = emit
+        self._hooks = ErrorHooks(error_hooks)
         self._runs: set[Run] = set()
 
     def open(self, received: Received) -> list[Received]:
@@ -174,6 +178,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the message comes back when its lease ends
             event = _settle_failed(attempt, outcome, action, error)
         self._emit(event)
+        self._hooks.tell(attempt, outcome, action)
         await self._end_part(attempt.received)
 
     async def _end_part(self, received: Received) -> None:

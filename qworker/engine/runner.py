@@ -130,6 +130,7 @@ class Run:
         self.raised_in_child: tuple[Exception | None, Outcome | None] = None, None
         """What middleware sees of a child's outcome, and that itself, which knows more."""
         self._nudge: asyncio.TimerHandle | None = None
+        self._timed_out: TimedOut | None = None
         self._told = False
         """Whether its thread was interrupted before the event loop came to it: once is enough."""
         self.on_stuck: Callable[[], None] = lambda: None
@@ -184,8 +185,10 @@ class Run:
             self.args, self.kwargs = self.task.signature.decode(self.attempt.job.args, self.attempt.job.kwargs)
             self.ctx = self._context()
         except InvalidArguments as error:
+            self.attempt.error = error
             return Rejected(Failure.of(error))
         except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
+            self.attempt.error = error
             return Failed(Failure.of(error))
         self.kwargs |= dict.fromkeys(self.task.signature.context_parameters, self.ctx)
         set_current(self.ctx)
@@ -201,7 +204,10 @@ class Run:
 
     def _outcome_of(self, error: BaseException) -> Outcome:
         if self._stopped is not None:
+            if self._timed_out is not None:  # and where it was then
+                self.attempt.error = self._timed_out.with_traceback(error.__traceback__)
             return self._stopped
+        self.attempt.error = error
         raised, outcome = self.raised_in_child
         return outcome if error is raised and outcome is not None else outcome_of(error)
 
@@ -224,8 +230,13 @@ class Run:
         timeout = self.task.options.timeout
         if timeout is None:
             return None
+        return self._loop.call_later(timeout, self._time_out, timeout)
+
+    def _time_out(self, timeout: float) -> None:
         error = TimedOut(f"it took longer than its timeout of {timeout:g} s")
-        return self._loop.call_later(timeout, self.stop, Failed(Failure.of(error)))
+        if self._stopped is None:
+            self._timed_out = error
+        self.stop(Failed(Failure.of(error)))
 
     def _tell(self) -> None:
         if self._over:

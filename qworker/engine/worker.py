@@ -42,6 +42,7 @@ from qworker.events import (
     WorkerStopped,
     WorkerStopping,
 )
+from qworker.failing import ErrorHook
 from qworker.settings import Settings
 from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
 
@@ -76,6 +77,7 @@ class Worker:
         lifespan: Lifespan | None = None,
         middleware: tuple[Middleware, ...] = (),
         listeners: Iterable[Listener] = (),
+        error_hooks: Iterable[ErrorHook] = (),
         child_setup: Callable[[], None] | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
@@ -86,6 +88,7 @@ class Worker:
         self._encoding = encoding
         self._lifespan = lifespan
         self._listeners = tuple(listeners)
+        self._error_hooks = tuple(error_hooks)
         self._slots = Slots(settings.concurrency)
         self._runner = Runner(
             tasks,
@@ -170,7 +173,7 @@ class Worker:
         pace = Pace(settings.lease, min(settings.poll_min or poll_max / 20, poll_max), poll_max)
         queues: dict[Queue, int] = {self._broker.queue(name): weight for name, weight in self._queues.items()}
         settler = Settler(self._broker, self.name, self._encoding)
-        self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit)
+        self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit, self._error_hooks)
         watch = LoopWatch(self._emit, self._pipeline.job_of)
         self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed)
         self._keeper.start()

@@ -1,6 +1,7 @@
 """Each example is run by the commands that the comment at its top names."""
 
 import ast
+import gzip
 import http.server
 import json
 import re
@@ -156,6 +157,30 @@ def test_process_executor(tmp_path: Path) -> None:
     assert "timeout of 1 s" in poisoned["error"]
 
 
+def test_error_reporting(monkeypatch: pytest.MonkeyPatch) -> None:
+    produce, work = commands("error_reporting")
+    run(produce)
+
+    with error_collector() as server:
+        monkeypatch.setenv("SENTRY_DSN", f"http://key@127.0.0.1:{server.server_port}/1")
+        output = run(work)
+
+    assert 3 == len(log_lines(output, "job.poisoned"))
+    told = sorted(
+        (event["tags"]["task"].rpartition(".")[2], event["tags"]["attempt"], raised["type"])
+        for event, raised in zip(server.events, raised_in(server.events), strict=True)
+    )
+    # What was raised in a child process has no other cause here; Retry is told of at its last attempt only.
+    assert [
+        ("divide", 1, "ZeroDivisionError"),
+        ("divide", 2, "ZeroDivisionError"),
+        ("parse", 1, "JobFailed"),
+        ("wait_for_payment", 2, "Retry"),
+    ] == told
+    lines = {raised["type"]: raised["stacktrace"]["frames"][-1]["context_line"] for raised in raised_in(server.events)}
+    assert "print(left / right)" == lines["ZeroDivisionError"].strip()
+
+
 def test_every_example_is_in_the_index_and_run_here() -> None:
     examples = {path.stem for path in EXAMPLES.glob("*.py") if path.stem != "__init__"}
     index = (EXAMPLES / "README.md").read_text()
@@ -163,6 +188,44 @@ def test_every_example_is_in_the_index_and_run_here() -> None:
 
     assert examples == {Path(name).stem for name in re.findall(r"\]\((\w+\.py)\)", index)}
     assert examples == set(re.findall(r'commands\("(\w+)"\)', here))
+
+
+def raised_in(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event["exception"]["values"][-1] for event in events]
+
+
+class _Collector(http.server.ThreadingHTTPServer):
+    """Takes what Sentry's library sends, as Sentry does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _CollectorHandler)
+        self.events: list[dict[str, Any]] = []
+
+
+class _CollectorHandler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        lines = [json.loads(line) for line in body.splitlines()]
+        assert isinstance(self.server, _Collector)
+        self.server.events += [line for line in lines if "exception" in line]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 — the library's signature
+        pass
+
+
+@contextmanager
+def error_collector() -> Iterator[_Collector]:
+    with _Collector() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 class _Page(http.server.BaseHTTPRequestHandler):

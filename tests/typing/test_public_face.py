@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from qworker import INJECTED, App, Backoff, Context, Job, Reject, Retry, Snooze, Task, current, task
+from qworker import INJECTED, App, Backoff, Context, FailedAttempt, Job, Reject, Retry, Snooze, Task, current, task
 from qworker.task import CallNext
 
 app = App(broker="sqlite://")
@@ -76,6 +76,14 @@ async def lifespan(app: App) -> AsyncIterator[Mapping[str, Any]]:
 
 async def timed(ctx: Context, call_next: CallNext) -> Any:
     return await call_next()
+
+
+@app.on_error
+def report(failed: FailedAttempt) -> None:
+    error: BaseException = failed.error
+    text: str = failed.failure.traceback
+    again: int | None = failed.retry_in
+    final: bool = failed.given_up
 
 
 other = App(broker="sqlite:///x.db", lifespan=lifespan, middleware=[timed], encoding="base64")

@@ -709,7 +709,7 @@ def test_what_is_refused() -> None:
         ("retry", "Retry: again"),
         ("reject", "Reject: never"),
         ("snooze", "Snooze: soon"),
-        ("exit", "HandlerFailed: SystemExit: 3"),
+        ("exit", "JobFailed: SystemExit: 3"),
     ],
 )
 async def test_middleware_sees_what_a_handler_raised_in_its_child(what: str, seen: str) -> None:
