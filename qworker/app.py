@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
 T = TypeVar("T")
 H = TypeVar("H", bound=ErrorHook)
 _NOT_A_WORKERS: Final = frozenset(
-    {"app", "broker", "encoding", "log_format", "log_level", "processes", "reload", "tracing"}
+    {"app", "broker", "encoding", "health_port", "log_format", "log_level", "processes", "reload", "tracing"}
 )
 """Settings of a whole program, or of its App."""
 

@@ -117,6 +117,8 @@ class JobPoisoned:
     attempt: int
     poison_queue: str
     failure: Failure
+    seconds: float = 0.0
+    """How long its handler ran; 0 if it was not called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +271,15 @@ class Reloading:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthServed:
+    """Probes and Prometheus may ask from now on."""
+
+    port: int
+    metrics: bool
+    """Whether there are any: what they take may not be installed."""
+
+
 JobEvent = (
     JobStarted
     | JobSucceeded
@@ -298,5 +309,6 @@ Event = (
     | SupervisorStarted
     | ProcessDied
     | Reloading
+    | HealthServed
 )
 Listener = Callable[[Event], None]

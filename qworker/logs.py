@@ -137,6 +137,9 @@ def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of 
             return "error", "process.died", {**pid, "how": event.how, "restart_in": restart_in}
         case events.Reloading():
             return "info", "reloading", {"files": ", ".join(event.files)}
+        case events.HealthServed():
+            needs = {} if event.metrics else {"metrics": "none: pip install 'qworker[metrics]'"}
+            return "info", "health.served", {"port": event.port, "at": "/live /ready /metrics", **needs}
         case events.WorkerStarted() | events.WorkerStopping() | events.WorkerStopped():
             return _worker_line(event)
         case _:

@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""
     loop: Literal["auto", "asyncio", "uvloop"] = "auto"
     """What runs handlers: asyncio's own event loop, uvloop's, or "auto": uvloop's where it is installed."""
+    health_port: int | None = Field(default=None, ge=0, le=65_535)
+    """The port for probes and metrics: /live, /ready, /metrics; 0: any that is free. None: nothing is served."""
     burst: bool = False
     """Exit once no job is visible and none runs."""
     reload: bool = False

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,7 +24,9 @@ from qworker.errors import ConfigurationError
 if TYPE_CHECKING:
     from qworker.app import App
     from qworker.brokers.base import Broker
+    from qworker.cli.health import SupervisorWatch, WorkerWatch
     from qworker.engine.worker import Worker
+    from qworker.events import Event, Listener
     from qworker.settings import Settings
 
 _LAST_EXIT: Final = 3.5
@@ -64,6 +67,10 @@ def run(  # noqa: PLR0913 — one parameter an option
         str | None,
         typer.Option(metavar="LOOP", help="asyncio, uvloop, or auto: uvloop where it is installed. [default: auto]"),
     ] = None,
+    health_port: Annotated[
+        str | None,
+        typer.Option(metavar="PORT", help="Serve /live, /ready and /metrics there. [default: nothing]"),
+    ] = None,
     burst: Annotated[
         bool,
         typer.Option("--burst", "-b", help="Exit once no job is visible and none runs."),
@@ -102,15 +109,15 @@ def run(  # noqa: PLR0913 — one parameter an option
     settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
-    supervised = os.environ.pop(SUPERVISED, None) is not None  # what a handler starts is not supervised
+    number = os.environ.pop(SUPERVISED, None)  # what a handler starts is not supervised
     if broker is not None:
         _check_shared(broker_from_url(broker), settings)
-    if (settings.processes > 1 or settings.reload) and not supervised:
+    if (settings.processes > 1 or settings.reload) and number is None:
         raise typer.Exit(_supervise(settings))
-    raise typer.Exit(_work(settings, broker, supervised=supervised))
+    raise typer.Exit(_work(settings, broker, number))
 
 
-def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
+def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.logs import configure  # noqa: PLC0415 — the same
 
@@ -120,7 +127,8 @@ def _work(settings: "Settings", broker: str | None, *, supervised: bool) -> int:
         app.use_broker(broker)
     _check_shared(app.broker, settings)
     loop_factory = _loop_factory(settings)
-    code = _run_to_the_end(_run_worker(app, settings, supervised=supervised), loop_factory)
+    watch = _watch_of(app, settings, number)
+    code = _run_to_the_end(_run_worker(app, settings, watch, supervised=number is not None), loop_factory)
     ignore_signals()
     app.close()
     _leave_stuck_threads(code)
@@ -160,11 +168,21 @@ def _run_to_the_end(
                     raise
 
 
-async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> int:
+def _watch_of(app: "App", settings: "Settings", number: str | None) -> "WorkerWatch | None":
+    if settings.health_port is None:
+        return None
+    from qworker.cli.health import WorkerWatch  # noqa: PLC0415 — a worker without it does without its imports
+
+    port = settings.health_port if number is None else None
+    return WorkerWatch(app.tasks, settings.lease, port=port, first=number in {None, "0"})
+
+
+async def _run_worker(app: "App", settings: "Settings", watch: "WorkerWatch | None", *, supervised: bool) -> int:
     from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     setup = partial(configure, settings.log_level, settings.log_format)
-    worker = app.make_worker(settings, [EventLog(settings.log_level)], child_setup=setup)
+    log = EventLog(settings.log_level)
+    worker = app.make_worker(settings, [log, *(watch.listeners if watch else ())], child_setup=setup)
     loop = asyncio.get_running_loop()
 
     last_resort = _LastResort(settings.grace + _LAST_EXIT)
@@ -183,7 +201,7 @@ async def _run_worker(app: "App", settings: "Settings", *, supervised: bool) -> 
     if supervised:
         loop.add_reader(sys.stdin.fileno(), _hear_supervisor, loop, worker)
     try:
-        async with worker:
+        async with watch.watching(worker, log) if watch else contextlib.nullcontext(), worker:
             await worker.stop_requested()
             last_resort.ask()
     finally:
@@ -238,21 +256,37 @@ def _supervise(settings: "Settings") -> int:
 
     changes = _watch() if settings.reload else None
     configure(settings.log_level, settings.log_format)
+    watch = _supervisor_watch(settings)
+    log = EventLog(settings.log_level)
     supervisor = Supervisor(
         this_command(),
         settings.processes,
         grace=settings.grace,
-        emit=EventLog(settings.log_level),
+        emit=partial(_tell_each, (log, *(watch.listeners if watch else ()))),
         fatal=frozenset() if settings.reload else frozenset({WRONG_USE, UNUSABLE}),
         once=settings.burst,
         changes=changes,
+        open_line=watch.fleet.open_line if watch else None,
     )
-    code = asyncio.run(_run_supervisor(supervisor))
+    code = asyncio.run(_run_supervisor(supervisor, watch.watching(log) if watch else contextlib.nullcontext()))
     ignore_signals()
     return code
 
 
-async def _run_supervisor(supervisor: Supervisor) -> int:
+def _supervisor_watch(settings: "Settings") -> "SupervisorWatch | None":
+    if settings.health_port is None:
+        return None
+    from qworker.cli.health import SupervisorWatch  # noqa: PLC0415 — as above
+
+    return SupervisorWatch(settings.health_port)
+
+
+def _tell_each(listeners: Iterable["Listener"], event: "Event") -> None:
+    for listener in listeners:
+        listener(event)
+
+
+async def _run_supervisor(supervisor: Supervisor, watching: AbstractAsyncContextManager[None]) -> int:
     loop = asyncio.get_running_loop()
 
     def on_signal(_: signal.Signals) -> None:
@@ -260,7 +294,8 @@ async def _run_supervisor(supervisor: Supervisor) -> int:
             loop.call_soon_threadsafe(supervisor.stop)
 
     pass_signals_to(on_signal)
-    return await supervisor.run()
+    async with watching:
+        return await supervisor.run()
 
 
 def _watch() -> Any:

@@ -12,6 +12,7 @@ from qworker.engine.access import Suspended
 from qworker.engine.rates import RateReport
 from qworker.errors import AccessDenied, BrokerBusy, BrokerUnusable, QueueNotFound, text_of
 from qworker.events import Event, PollFailed, PollRecovered
+from qworker.routine import Polled
 
 _GETS_AT_ONCE: Final = 4
 """Gets under way for one queue, as long as the last of them came back full."""
@@ -58,6 +59,8 @@ class _Poll:
         self.report = report
         self.due = 0.0
         self.under_way = 0
+        self.asked: float | None = None
+        """When a get under way was sent, or another was answered meanwhile."""
         self.full = False
         self.rest = 0.0
         self.failing_since: float | None = None
@@ -65,6 +68,12 @@ class _Poll:
         """Whether its failing was."""
         self.watch: asyncio.Task[None] | None = None
         """Ends its rest early, or when it is over."""
+
+    def late(self, now: float, since: float) -> float:
+        """Return how late an answer is, or else a get that could have been sent from *since* on."""
+        if self.under_way:
+            return 0.0 if self.asked is None else now - self.asked
+        return max(0.0, now - max(self.due, since))
 
     @property
     def watched(self) -> bool:
@@ -79,19 +88,25 @@ class _Poll:
 class Fetcher:
     """Polls queues by weight, whenever there is room for their messages."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — the parts of a worker that it works between
         self,
         queues: dict[Queue, int],
         room: Room,
         pace: Pace,
         deliver: Deliver,
         emit: Callable[[Event], None],
+        *,
+        tell: Callable[[Polled], None] | None = None,
     ) -> None:
+        """Take what is told of everything worth a line, and what is told of each poll, if anything is."""
         self._polls = [_Poll(queue, weight, RateReport(queue, emit)) for queue, weight in queues.items()]
         self._room = room
         self._pace = pace
         self._deliver = deliver
         self._emit = emit
+        self._tell = tell
+        self._stepped: float | None = None
+        """When it last looked for a queue to ask; None while there is no room for messages."""
         self._answered = asyncio.Event()
         self._gets: set[asyncio.Task[None]] = set()
         self._held_back: set[asyncio.Task[Any] | None] = set()
@@ -108,12 +123,18 @@ class Fetcher:
             if self._gets:
                 await asyncio.wait(self._gets)
 
+    def late(self, now: float) -> float:
+        """Return the seconds by which the poll is late that is due, or unanswered, for the longest time."""
+        since = now if self._stepped is None else self._stepped
+        return max(poll.late(now, since) for poll in self._polls)
+
     async def _step(self) -> None:
         wanted = self._room.wanted()
         if not wanted:
+            self._stepped = None
             await self._room.changed()
             return
-        now = time.monotonic()
+        self._stepped = now = time.monotonic()
         ready = [poll for poll in self._polls if poll.ready(now)]
         if not ready:
             await self._rest(now)
@@ -186,14 +207,17 @@ class Fetcher:
     async def _get(self, poll: _Poll, limit: int) -> None:
         messages: list[Message] | None = None
         try:
-            began = time.monotonic()
+            poll.asked = began = time.monotonic()
             messages = await poll.queue.get(limit, visibility=self._pace.lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the worker goes on
             self._failed(poll, error)
         else:
             self._succeeded(poll, len(messages), limit)
         finally:
+            poll.asked = time.monotonic() if poll.under_way > 1 else None
             poll.report.look()
+            if self._tell is not None:
+                self._tell(Polled(queue=poll.queue.name, messages=None if messages is None else len(messages)))
             self._room.unreserve(limit)
             self._ended(poll)
         # One empty answer of several says nothing: another may be on its way with all there was.

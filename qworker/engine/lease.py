@@ -49,8 +49,8 @@ class Lease:
         """Whether the message may belong to someone else by now."""
         return self._lost or time.monotonic() >= self.deadline
 
-    async def renew(self) -> None:
-        """Begin the lease's length anew; does nothing while it is being settled, or after. Raises BrokerError."""
+    async def renew(self) -> bool:
+        """Begin the lease's length anew; return False if it is being settled, or was. Raises BrokerError."""
         await self._admitted(Urgency.RENEWAL)
         if self._turn.try_take():
             try:
@@ -58,8 +58,10 @@ class Lease:
                     faultpoint_soon("renewal-sent")
                     await self._update(self.length, self.rewrite(), within=self.length / 6)
                     faultpoint("renewal-answered")
+                    return True
             finally:
                 self._turn.give_back()
+        return False
 
     async def save(self, body: str | Callable[[], str]) -> None:
         """Write a new body into the message, which renews the lease as well. Raises BrokerError.
@@ -188,6 +190,7 @@ class LeaseKeeper:
         watch: LoopWatch,
         on_stop: Callable[[], object],
         on_failure: Callable[[Lease, Exception, float], None] = lambda *_: None,
+        on_renewed: Callable[[Lease], None] = lambda _: None,
     ) -> None:
         """Take what closes its connections in the end, and what is told of a failed renewal: seconds to the next."""
         self._length = length
@@ -195,6 +198,9 @@ class LeaseKeeper:
         self._watch = watch
         self._on_stop = on_stop
         self._on_failure = on_failure
+        self._on_renewed = on_renewed
+        self._looked = time.monotonic()
+        """When it last looked at its leases."""
         self._leases: set[Lease] = set()
         self._waiting: list[Lease] = []
         """Those that are due, the most urgent last."""
@@ -233,6 +239,10 @@ class LeaseKeeper:
         """Renew this one no more."""
         self._leases.discard(lease)
 
+    def late(self, now: float) -> float:
+        """Return the seconds by which it is late to look at its leases; safe to call from another thread."""
+        return max(0.0, now - self._looked - self._tick)
+
     def _run(self) -> None:
         asyncio.run(self._keep())
 
@@ -242,7 +252,8 @@ class LeaseKeeper:
             self._started.set_result(self._loop)
             while not self._stopping:
                 self._watch.look()
-                self._look_at_leases(time.monotonic())
+                self._looked = time.monotonic()
+                self._look_at_leases(self._looked)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), self._tick)
             await self._close()
@@ -267,7 +278,8 @@ class LeaseKeeper:
 
     async def _renew(self, lease: Lease) -> None:
         try:
-            await lease.renew()
+            if await lease.renew():
+                self._on_renewed(lease)
         except LeaseLost:
             self.drop(lease)
         except Exception as error:  # noqa: BLE001 — whatever a broker does, the other leases are kept

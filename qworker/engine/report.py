@@ -45,6 +45,7 @@ def event_of(attempt: Attempt, outcome: Outcome, action: Action, *, max_attempts
                 attempt=number,
                 poison_queue=poison_queue_of(queue),
                 failure=failure,
+                seconds=seconds,
             )
         case Reappear(after), Snoozed(reason=reason):
             return JobSnoozed(job=job, queue=queue, attempt=number, after=after, reason=reason)

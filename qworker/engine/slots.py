@@ -22,7 +22,7 @@ class Slots:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self.running = 0
         self._settling = 0
         """Jobs that ended and hold their leases until the broker has been told."""
@@ -41,7 +41,7 @@ class Slots:
     @property
     def free(self) -> int:
         """Slots in which a job could start now."""
-        return self._concurrency - self.running
+        return self.concurrency - self.running
 
     def wanted(self) -> int:
         """Return how many messages to ask for now: a full batch, or whatever can start when nothing else waits."""

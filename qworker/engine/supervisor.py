@@ -7,9 +7,9 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
@@ -37,6 +37,24 @@ Changes = Callable[[], Awaitable[tuple[str, ...]]]
 """Waits for source files to change and returns their names."""
 
 
+class ReportLine(Protocol):
+    """What one process reports through."""
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The file descriptors that the process is to have."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What tells the process of them."""
+
+    def started(self, pid: int) -> None:
+        """Begin to listen."""
+
+    def close(self) -> None:
+        """Hear the rest of what was said: the process has ended, or could not be started."""
+
+
 class Supervisor:
     """Runs a command in several processes until told to stop."""
 
@@ -50,8 +68,12 @@ class Supervisor:
         fatal: frozenset[int] = frozenset(),
         once: bool = False,
         changes: Changes | None = None,
+        open_line: Callable[[], ReportLine] | None = None,
     ) -> None:
-        """Take the command; exit codes in *fatal* end everything; with *once*, what has ended well is not restarted."""
+        """Take the command; exit codes in *fatal* end everything; with *once*, what has ended well is not restarted.
+
+        Each process gets a line from *open_line* to report through.
+        """
         self._command = command
         self._processes = processes
         self._grace = grace
@@ -59,6 +81,7 @@ class Supervisor:
         self._fatal = fatal
         self._once = once
         self._changes = changes
+        self._open_line = open_line
         self._children: set[Process] = set()
         self._expected: set[Process] = set()
         """Those that were told to stop."""
@@ -111,16 +134,25 @@ class Supervisor:
             pause = _FIRST_PAUSE if woken else min(pause * 2, _LONGEST_PAUSE)
 
     async def _run_one(self, number: int) -> "_End":
+        if self._open_line is None:
+            return await self._run_child(number)
+        with contextlib.closing(self._open_line()) as line:
+            return await self._run_child(number, line)
+
+    async def _run_child(self, number: int, line: ReportLine | None = None) -> "_End":
         try:
             child = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=PIPE,
-                env={**os.environ, SUPERVISED: str(number)},
+                env={**os.environ, SUPERVISED: str(number), **(line.environment if line else {})},
+                pass_fds=line.fds if line else (),
                 start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
             )
         except OSError as error:  # no memory, no process left, or no such program any more
             return _End(f"it can't be started: {error}")
         self._children.add(child)
+        if line is not None:
+            line.started(child.pid)
         if self._stopping.is_set():  # it came while the child was being made
             self._tell_all()
         code = await child.wait()

@@ -19,11 +19,13 @@ from qworker.engine.fetcher import Fetcher, Pace
 from qworker.engine.forks import end_forks_of
 from qworker.engine.lease import Lease, LeaseKeeper
 from qworker.engine.pipeline import Pipeline
+from qworker.engine.requests import ToldBroker
 from qworker.engine.rights import RightsCheck
 from qworker.engine.runner import Runner
 from qworker.engine.settler import Settler
 from qworker.engine.slots import Slots
 from qworker.engine.turns import Turns
+from qworker.engine.vitals import Vitals, lengths
 from qworker.engine.watch import LoopWatch
 from qworker.envelope import Encoding
 from qworker.errors import AccessDenied, BrokerError, BrokerUnusable, text_of
@@ -43,6 +45,7 @@ from qworker.events import (
     WorkerStopping,
 )
 from qworker.failing import ErrorHook
+from qworker.routine import LeaseRenewed, Routine, RoutineListener
 from qworker.settings import Settings
 from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
 
@@ -82,12 +85,14 @@ class Worker:
         tracing: "Tracing | None" = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._broker = GuardedBroker(broker, Access())
+        self._listeners = tuple(listeners)
+        self._routine_listeners = tuple(one for one in self._listeners if isinstance(one, RoutineListener))
+        told = ToldBroker(broker, self._tell_routine) if self._routine_listeners else broker
+        self._broker = GuardedBroker(told, Access())
         self._tasks = tasks
         self._settings = settings
         self._encoding = encoding
         self._lifespan = lifespan
-        self._listeners = tuple(listeners)
         self._error_hooks = tuple(error_hooks)
         self._slots = Slots(settings.concurrency)
         self._runner = Runner(
@@ -129,6 +134,24 @@ class Worker:
     def has_started_all(self) -> bool:
         """Whether it has started as many jobs as it may, so that others may be left."""
         return self._started == self._settings.max_jobs
+
+    def vitals(self) -> Vitals | None:
+        """Return what can be said of it now; None before it polls. Must be called on the worker's event loop."""
+        if self._fetching is None:
+            return None
+        now = time.monotonic()
+        return Vitals(
+            running=self._slots.running,
+            waiting=self._slots.waiting,
+            slots=self._slots.concurrency,
+            polls_late=0.0 if self._fetching.done() else self._fetcher.late(now),
+            keeper_late=self._keeper.late(now),
+            stopping=self._stop_reason is not None,
+        )
+
+    async def lengths(self) -> dict[str, int]:
+        """Return how many messages are in its queues and their poison queues, about; without what didn't answer."""
+        return await lengths(self._broker, [name for queue in self._queues for name in (queue, poison_queue_of(queue))])
 
     def request_stop(self, reason: str) -> None:
         """Ask it to take no more messages and to end once its jobs have; a second call ends their grace.
@@ -175,10 +198,12 @@ class Worker:
         settler = Settler(self._broker, self.name, self._encoding)
         self._pipeline = Pipeline(self._tasks, self._runner, settler, self._emit, self._error_hooks)
         watch = LoopWatch(self._emit, self._pipeline.job_of)
-        self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed)
+        on_renewed = [self._renewed] if self._routine_listeners else []
+        self._keeper = LeaseKeeper(settings.lease, watch, self._broker.aclose, self._renewal_failed, *on_renewed)
         self._keeper.start()
         self._rights = RightsCheck(self._broker, self._emit, self._keeper.run)
-        self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._told_by_fetcher)
+        tell = self._tell_routine if self._routine_listeners else None
+        self._fetcher = Fetcher(queues, self._slots, pace, self._deliver, self._told_by_fetcher, tell=tell)
         self._fetching = asyncio.create_task(self._fetcher.run(), name="qworker-fetcher")
         self._fetching.add_done_callback(self._stopped_fetching)
         self._emit(
@@ -238,6 +263,9 @@ class Worker:
                 everywhere=isinstance(error, Suspended) and error.everywhere,
             ),
         )
+
+    def _renewed(self, lease: Lease) -> None:
+        self._tell_routine(LeaseRenewed(queue=lease.queue.name))
 
     def _deliver(self, queue: Queue, messages: list[Message], began: float) -> None:
         self._rights.begin(queue.name)
@@ -359,8 +387,15 @@ class Worker:
 
     def _emit(self, event: Event) -> None:
         self._tally[type(event)] += 1
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception:  # noqa: BLE001 — a listener's bug must not cost a job
-                _log.exception("a listener failed on %s", type(event).__name__)
+        _tell(self._listeners, event)
+
+    def _tell_routine(self, event: Routine) -> None:
+        _tell(self._routine_listeners, event)
+
+
+def _tell(listeners: Iterable[Callable[[Any], None]], event: Event | Routine) -> None:
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 — a listener's bug must not cost a job
+            _log.exception("a listener failed on %s", type(event).__name__)

@@ -1,0 +1,110 @@
+"""A broker whose requests are told of, each with its result and its time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right, Urgency
+from qworker.errors import AccessDenied, AnswerLost, BrokerBusy, BrokerUnavailable, LeaseLost
+from qworker.routine import Operation, RequestMade, Result
+
+T = TypeVar("T")
+Tell = Callable[[RequestMade], None]
+
+_RESULTS: Final[tuple[tuple[type[BaseException], Result], ...]] = (
+    (LeaseLost, "lost"),
+    (AccessDenied, "denied"),
+    (BrokerBusy, "busy"),
+    (BrokerUnavailable, "unreachable"),
+    (AnswerLost, "unanswered"),
+    (asyncio.CancelledError, "unanswered"),  # whoever asked waits no longer
+)
+
+
+class ToldBroker(Broker):
+    """A broker that tells of what its queues are asked."""
+
+    def __init__(self, broker: Broker, tell: Tell) -> None:
+        self.label, self.poll_max, self.shared = broker.label, broker.poll_max, broker.shared
+        self._broker = broker
+        self._tell = tell
+
+    def queue(self, name: str) -> Queue:
+        """Return the queue of this name. Raises InvalidQueueName."""
+        return _ToldQueue(self._broker.queue(name), self._tell)
+
+    async def create_queue(self, name: str) -> bool:
+        """Create a queue."""
+        return await self._broker.create_queue(name)
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages."""
+        await self._broker.delete_queue(name)
+
+    async def list_queues(self, prefix: str = "") -> list[str]:
+        """Return the names of all queues that begin with *prefix*, sorted."""
+        return await self._broker.list_queues(prefix)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._broker.aclose()
+
+
+class _ToldQueue(Queue):
+    def __init__(self, queue: Queue, tell: Tell) -> None:
+        self.name = queue.name
+        self._queue = queue
+        self._tell = tell
+
+    @property
+    def rate(self) -> float | None:
+        return self._queue.rate
+
+    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
+        await self._queue.admit(urgency, within=within)
+
+    async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
+        return await self._told("put", self._queue.put(body, delay=delay, ttl=ttl))
+
+    async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
+        return await self._told("get", self._queue.get(limit, visibility=visibility))
+
+    async def wait(self, seconds: float) -> None:
+        await self._queue.wait(seconds)
+
+    async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
+        return await self._told("update", self._queue.update(message_id, receipt, visibility=visibility, body=body))
+
+    async def delete(self, message_id: str, receipt: str) -> None:
+        await self._told("delete", self._queue.delete(message_id, receipt))
+
+    async def check_right(self, right: Right) -> None:
+        await self._queue.check_right(right)
+
+    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
+        return await self._queue.peek(limit)
+
+    async def clear(self) -> None:
+        await self._queue.clear()
+
+    async def count(self) -> int:
+        return await self._told("count", self._queue.count())
+
+    async def _told(self, operation: Operation, asking: Awaitable[T]) -> T:
+        began = time.monotonic()
+        result: Result = "ok"
+        try:
+            return await asking
+        except BaseException as error:
+            result = result_of(error)
+            raise
+        finally:
+            self._tell(
+                RequestMade(queue=self.name, operation=operation, result=result, seconds=time.monotonic() - began)
+            )
+
+
+def result_of(error: BaseException) -> Result:
+    """Return what a request came to that raised an error."""
+    return next((result for kind, result in _RESULTS if isinstance(error, kind)), "refused")
