@@ -45,7 +45,7 @@ class WorkerState(RoutineListener):
 
     def beat(self, vitals: Vitals) -> None:
         """Note that the worker's event loop turns, and how the worker is."""
-        self._vitals, self._beat_at = vitals, self._monotonic()
+        self._vitals, self._beat_at, self._blocked = vitals, self._monotonic(), None
 
     def live(self) -> str | None:
         """Return why the worker should be restarted; None if it gets on, or has nothing to do.

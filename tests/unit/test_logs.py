@@ -181,6 +181,18 @@ LINES = [
         {"pid": 7, "how": "exit code 1", "restart_in": "1s"},
     ),
     (events.Reloading(files=("a.py", "b.py")), "info", "reloading", {"files": "a.py, b.py"}),
+    (
+        events.HealthServed(port=9000, metrics=True),
+        "info",
+        "health.served",
+        {"port": 9000, "at": "/live /ready /metrics"},
+    ),
+    (
+        events.HealthServed(port=9000, metrics=False),
+        "info",
+        "health.served",
+        {"port": 9000, "at": "/live /ready /metrics", "metrics": "none: pip install 'qworker[metrics]'"},
+    ),
 ]
 
 
