@@ -116,6 +116,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("grace", "9" * 400, "must be a finite number"),
     ("poll_max", 0, "must be greater than 0"),
     ("max_jobs", 0, "must be greater than or equal to 1"),
+    ("health_port", 65_536, "must be less than or equal to 65535"),
+    ("health_port", "http", "must be a valid integer, unable to parse string as an integer"),
     ("queues", "Mail", "queue name 'Mail' is not allowed: use lower-case letters, digits and single hyphens between"),
     ("queues", "mail:", "'mail:' is not NAME or NAME:WEIGHT"),
     ("queues", "mail:x", "'mail:x' is not NAME or NAME:WEIGHT"),

@@ -21,9 +21,11 @@ class Room:
     def __init__(self, free: int) -> None:
         self.free = free
         self.reserved = 0
+        self.asked = 0
         self._change = asyncio.Event()
 
     def wanted(self) -> int:
+        self.asked += 1
         return max(self.free - self.reserved, 0)
 
     def reserve(self, count: int) -> None:
@@ -383,3 +385,65 @@ async def test_a_get_under_way_at_the_end_is_waited_for() -> None:
         assert not task.done()
         go.set()
     assert [2] == [count for _, count, _ in deliver.all]
+
+
+# Whether it gets on, for probes
+
+
+async def test_an_answer_that_does_not_come_is_late_from_its_asking_on() -> None:
+    queue, asked = ScriptedQueue(), asyncio.Event()
+
+    async def hang() -> list[Message]:
+        asked.set()
+        return await asyncio.Future()
+
+    queue.will("get", hang)
+    fetcher = Fetcher({queue: 1}, Room(1), Pace(60, 0.001, 0.005), Deliveries(), lambda _: None)
+    running = asyncio.create_task(fetcher.run())
+    await asyncio.wait_for(asked.wait(), 10)
+    assert 99 == pytest.approx(fetcher.late(time.monotonic() + 99), abs=1)
+    for get in fetcher._gets:
+        get.cancel()
+    await _ended(running)
+
+
+async def test_a_poll_is_late_once_it_is_due() -> None:
+    """Here the queue's own watch never ends."""
+    queue, watched = ScriptedQueue(), asyncio.Event()
+
+    async def hang() -> None:
+        watched.set()
+        await asyncio.Future()
+
+    queue.will("wait", hang)
+    fetcher = Fetcher({queue: 1}, Room(1), Pace(60, 20.0, 20.0), Deliveries(), lambda _: None)
+    running = asyncio.create_task(fetcher.run())
+    await asyncio.wait_for(watched.wait(), 10)
+    assert 0 == fetcher.late(time.monotonic()) == fetcher.late(time.monotonic() + 9)
+    assert 84 == pytest.approx(fetcher.late(time.monotonic() + 99), abs=6), "99, less a rest of 10 to 20"
+    await _ended(running)
+
+
+@pytest.mark.parametrize("why", ["no room", "a limit"])
+async def test_a_poll_that_has_to_wait_is_not_late(why: str) -> None:
+    queue, waits = ScriptedQueue(), asyncio.Event()
+
+    async def hang() -> None:
+        waits.set()
+        await asyncio.Future()
+
+    queue.limit = 10.0 if why == "a limit" else None
+    queue.will("admit", hang)
+    room = Room(int(why == "a limit"))
+    fetcher = Fetcher({queue: 1}, room, Pace(60, 1.0, 1.0), Deliveries(), lambda _: None)
+    running = asyncio.create_task(fetcher.run())
+    await until(lambda: waits.is_set() if why == "a limit" else room.asked)
+    assert 0 == fetcher.late(time.monotonic() + 99)
+    assert [] == queue.called("get")
+    await _ended(running)
+
+
+async def _ended(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -499,3 +499,34 @@ async def test_closes_its_connections_in_its_own_loop() -> None:
     [loop] = loops
     assert loop is not asyncio.get_running_loop()
     assert loop.is_closed()
+
+
+async def test_it_is_late_when_its_own_loop_stands_still() -> None:
+    keeper = LeaseKeeper(60, LoopWatch(lambda _: None, lambda _: None), lambda: None)
+    keeper.start()
+    await keeper.run(_nothing)
+    assert 0 == keeper.late(time.monotonic())
+    assert 98.5 == pytest.approx(keeper.late(time.monotonic() + 99), abs=1)
+    await keeper.stop()
+
+
+async def _nothing() -> None: ...
+
+
+async def test_each_renewal_is_told_unless_its_message_is_being_settled() -> None:
+    told: list[Lease] = []
+    queue = ScriptedQueue()
+    lease = Lease(queue, message(), length=60, began=time.monotonic())
+    assert await lease.renew()
+    await lease.complete()
+    assert not await lease.renew()
+    assert 1 == len(queue.called("update"))
+
+    watch = LoopWatch(lambda _: None, lambda _: None)
+    keeper = LeaseKeeper(1, watch, lambda: None, on_renewed=told.append)
+    keeper.start()
+    kept = Lease(ScriptedQueue(), message(), length=1, began=time.monotonic())
+    keeper.keep([kept])
+    await until(lambda: told)
+    await keeper.stop()
+    assert kept is told[0]
