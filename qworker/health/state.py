@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from qworker import events
@@ -44,8 +45,14 @@ class WorkerState(RoutineListener):
             take(event)
 
     def beat(self, vitals: Vitals) -> None:
-        """Note that the worker's event loop turns, and how the worker is."""
-        self._vitals, self._beat_at, self._blocked = vitals, self._monotonic(), None
+        """Note that the worker's event loop turns, and how the worker is.
+
+        Right after a standstill, of a frozen process say, all else is late, too, and has not had its turn yet.
+        """
+        now, before = self._monotonic(), self._beat_at
+        if before is not None and now - before > self._patience / 2:
+            vitals = replace(vitals, polls_late=0.0, keeper_late=0.0)
+        self._vitals, self._beat_at, self._blocked = vitals, now, None
 
     def live(self) -> str | None:
         """Return why the worker should be restarted; None if it gets on, or has nothing to do.

@@ -74,6 +74,16 @@ def test_what_is_late(working: At) -> None:
     assert (None, "the worker is stopping") == (working.state.live(), working.state.ready())
 
 
+def test_after_a_standstill_all_else_gets_its_turn_first(working: At) -> None:
+    working.now += 100
+    assert working.state.live() is not None
+    working.beat(polls_late=99.0, keeper_late=99.0)
+    assert working.state.live() is None
+    working.now += 1
+    working.beat(polls_late=100.0)
+    assert "no poll has ended that should have, 100 s ago" == working.state.live()
+
+
 def test_a_broker_that_fails_is_no_reason_to_restart(working: At) -> None:
     working.state(PollFailed(queue="mail", reason="no network", retry_in=1.0))
     working.state(Polled(queue="mail", messages=None))
