@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobs
-from qworker.health.server import NO_METRICS
+from qworker.health.server import NO_METRICS, listen
 from running import run, started
 from stage import Stage, WorkerProcess, wait_until
 
@@ -49,6 +49,8 @@ def test_a_worker_is_watched(stage: Stage) -> None:
     jobs.reject.using(queue=stage.queue).enqueue(1)
     wait_until(lambda: counted(worker)["jobs_total", "poisoned", "jobs.reject"], what="the poisoned job")
     wait_until(lambda: counted(worker)["jobs_total", "succeeded", "jobs.quick"] == 3, what="all three jobs")
+    wait_until(lambda: ("queue_length", stage.queue) in counted(worker), what="the queue's length")
+    wait_until(lambda: counted(worker)["slots",], what="its pulse")
     found = counted(worker)
     assert 3 == found["job_delay_seconds_count", "jobs.quick"] == found["job_duration_seconds_count", "jobs.quick"]
     assert 4 == found["messages_received_total", stage.queue] == found["broker_requests_total", "delete", "ok"]
@@ -115,13 +117,13 @@ def test_several_processes_are_one_target(sqlite_stage: Stage) -> None:
     assert 0 == worker.wait(), worker.output
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_port_that_is_taken_is_one_line(sqlite_stage: Stage, processes: str) -> None:
-    worker = sqlite_stage.worker("--health-port", "0")
-    port = str(worker.wait_for("health.served")["port"])
-    other = sqlite_stage.worker("--health-port", port, "-p", processes)
-    assert 2 == other.wait(), other.output
-    assert f"qworker: health_port: port {port} can't be listened on: Address already in use\n" == other.output
+def test_a_port_that_is_taken_is_one_line(sqlite_stage: Stage) -> None:
+    with listen(0) as taken:
+        port = str(taken.getsockname()[1])
+        for processes in ("1", "2"):
+            worker = sqlite_stage.worker("--health-port", port, "-p", processes)
+            assert 2 == worker.wait(), worker.output
+            assert f"qworker: health_port: port {port} can't be listened on: Address already in use\n" == worker.output
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
