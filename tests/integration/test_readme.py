@@ -7,52 +7,25 @@ import re
 import shlex
 import signal
 import sys
-import tomllib
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from azurite_server import Azurite
+from documents import blocks_of, check_install, log_lines, write_module
 from qworker import Task
 from qworker.settings import Settings
 from running import ROOT, run, started
 
 README = (ROOT / "README.md").read_text()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = {"python": [sys.executable], "qworker": [sys.executable, "-m", "qworker"]}
-
-
-class Block(NamedTuple):
-    section: str
-    language: str
-    text: str
-
-
-def blocks_of(text: str) -> list[Block]:
-    """Return the fenced blocks of a document, with the titles that they stand under."""
-    sections = re.split(r"^#+ (.+)\n", text, flags=re.MULTILINE)
-    return [
-        Block(title, language, block)
-        for title, content in zip(sections[1::2], sections[2::2], strict=True)
-        for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", content, re.MULTILINE | re.DOTALL)
-    ]
-
-
-# A "#" in a block looks like a title: only those outside are.
-BLOCKS = blocks_of(re.sub(r"^# (?=\w+\.py$)", "#file ", README, flags=re.MULTILINE))
+BLOCKS = blocks_of(README)
 
 
 def block(section: str, language: str, number: int = 0) -> str:
     return [found.text for found in BLOCKS if found[:2] == (section, language)][number]
-
-
-def write_module(folder: Path, text: str) -> None:
-    """Write a block of Python to the file that its first line names."""
-    head, _, code = text.partition("\n")
-    (folder / head.removeprefix("#file ")).write_text(code)
 
 
 def play(session: str, folder: Path, environment: dict[str, str], values: Mapping[str, str] | None = None) -> str:
@@ -71,19 +44,6 @@ def play(session: str, folder: Path, environment: dict[str, str], values: Mappin
             command = [*PROGRAMS[program], *arguments, *until_done]
             output += run(command, cwd=folder, environment=environment)
     return output
-
-
-def check_install(verb: str, what: str) -> None:
-    """Check a pip command by what it asks for: tests install nothing."""
-    found = re.fullmatch(r"\.(?:\[(\w+)\])?", what)
-    assert verb == "install"
-    assert found
-    assert found[1] in {None, *PROJECT["optional-dependencies"]}
-
-
-def log_lines(output: str, event: str) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
-    return [line for line in lines if line["event"] == event]
 
 
 @pytest.fixture

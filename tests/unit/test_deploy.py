@@ -91,15 +91,18 @@ def test_manifests_fit_their_schemas(kind: str) -> None:
 def test_manifests_name_each_other() -> None:
     assert set(KINDS) == set(MANIFESTS)
     deployment, scaled = MANIFESTS["Deployment"], MANIFESTS["ScaledObject"]["spec"]
-    assert deployment["spec"]["selector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"][
-        "labels"
-    ].items()
+    assert (
+        deployment["spec"]["selector"]["matchLabels"].items()
+        <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    )
     assert MANIFESTS["ServiceAccount"]["metadata"]["name"] == POD["serviceAccountName"]
     assert deployment["metadata"]["name"] == scaled["scaleTargetRef"]["name"]
     (trigger,) = scaled["triggers"]
     assert MANIFESTS["TriggerAuthentication"]["metadata"]["name"] == trigger["authenticationRef"]["name"]
     assert environment("kubernetes")["QWORKER_BROKER"] == f"azure://{trigger['metadata']['accountName']}"
-    assert {mount["name"] for mount in POD["containers"][0]["volumeMounts"]} == {each["name"] for each in POD["volumes"]}
+    assert {mount["name"] for mount in POD["containers"][0]["volumeMounts"]} == {
+        each["name"] for each in POD["volumes"]
+    }
 
 
 def test_a_typing_mistake_in_a_manifest_would_be_seen() -> None:
@@ -160,7 +163,9 @@ def test_the_template_assigns_no_other_role() -> None:
     assert set(ROLE_IDS.values()) == set(TEMPLATE.variables.values())
 
 
-@pytest.mark.parametrize("wrong", ["param x string =\n", "resource a 'b' = {\n  name 'c'\n}\n", "var a = 'b\n", "a b\n"])
+@pytest.mark.parametrize(
+    "wrong", ["param x string =\n", "resource a 'b' = {\n  name 'c'\n}\n", "var a = 'b\n", "a b\n"]
+)
 def test_what_is_not_bicep_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"'"):
         bicep.parse(wrong)
@@ -229,7 +234,7 @@ def test_systemd_takes_the_unit(command: list[str], tmp_path: Path) -> None:
     file.write_text(UNIT.replace(program, sys.executable).replace(unit()["WorkingDirectory"], str(tmp_path)))
     if (analyze := shutil.which("systemd-analyze")) is None:
         assert ["Description", "ExecStart", "WantedBy"] == re.findall(
-            r"^(Description|ExecStart|WantedBy)=.", UNIT, re.M
+            r"^(Description|ExecStart|WantedBy)=.", UNIT, re.MULTILINE
         )
         return
     ended = subprocess.run([analyze, *command, str(file)], capture_output=True, text=True, check=False)
