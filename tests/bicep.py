@@ -66,13 +66,10 @@ class _Parser:
         if token.text != text:
             raise ValueError(f"{token.text!r} stands where {text!r} should")
 
-    def _skip_lines(self) -> None:
-        while self._rest and self._rest[-1].kind == "line":
-            self._next()
-
     def template(self) -> Template:
-        while self._skip_lines() or self._rest:
-            self._declaration(self._next().text, self._next().text)
+        while self._rest:
+            if (token := self._next()).kind != "line":
+                self._declaration(token.text, self._next().text)
         return self._template
 
     def _declaration(self, kind: str, name: str) -> None:
@@ -86,7 +83,8 @@ class _Parser:
             case "resource":
                 of = self._next().text.strip("'")
                 if self._rest[-1].text == "existing":
-                    self._template.existing.add(self._next() and name)
+                    self._next()
+                    self._template.existing.add(name)
                 self._template.resources[name] = (of, self._assigned())
             case _:
                 raise ValueError(f"{kind!r} declares nothing")

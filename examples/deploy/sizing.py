@@ -105,17 +105,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--concurrency", type=int, default=100, metavar="N", help="jobs at once in a process [100]")
     parser.add_argument("--spare", type=float, metavar="SHARE", help="of each limit, to stay unused [0.2]")
     asked = parser.parse_args(arguments)
+    if min(1 if asked.rate is None else asked.rate, asked.concurrency) < 1 or min(asked.seconds, asked.cpu) < 0:
+        parser.error("--rate and --concurrency must be at least 1, --seconds and --cpu at least 0")
+    if not 0 <= (spare := 0.2 if asked.spare is None else asked.spare) < 1:
+        parser.error("--spare must be at least 0 and less than 1, as in 0.2")
 
     rates = RATES if asked.rate is None else (asked.rate,)
     bundles = sorted(REQUESTS) if asked.bundle is None else (asked.bundle,)
     print(HEAD)
     for bundle, rate in product(bundles, rates):
         load = Load(rate, bundle, asked.seconds, asked.cpu)
-        print(row(load, concurrency=asked.concurrency, spare=0.2 if asked.spare is None else asked.spare))
+        print(row(load, concurrency=asked.concurrency, spare=spare))
     if asked.rate is None and asked.spare is None:
         print("\n" + HEAD)
-        for spare in SPARES:
-            print(row(Load(100_000, 1, asked.seconds, asked.cpu), concurrency=asked.concurrency, spare=spare))
+        for some in SPARES:
+            print(row(Load(100_000, 1, asked.seconds, asked.cpu), concurrency=asked.concurrency, spare=some))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from documents import Reader, Runner, blocks_of
+from documents import Reader, Runner, blocks_of, log_lines
 from qworker.retry import Backoff, RetryPolicy
 from running import ROOT
 
@@ -79,6 +79,22 @@ def test_a_plan_of_ones_own(runner: Runner) -> None:
     assert (0, 3) == (code, len(printed.splitlines()))
     # 2.03 requests a job; half of 2,000 a queue and of 20,000 an account; 10,000 at once, of which 64 in half a process
     assert printed.endswith("| 50,000 | 1 | 50% | 101,500 | 102 | 11 | 313 | 0.0 |\n")
+
+
+@pytest.mark.parametrize("wrong", [["--rate", "0"], ["--spare", "1"], ["--seconds", "-1"], ["--bundle", "7"]])
+def test_a_plan_of_nonsense_is_one_line(wrong: list[str], runner: Runner) -> None:
+    code, printed = runner.run(["python", "-m", "examples.deploy.sizing", *wrong], ROOT, {})
+    assert (2, 1) == (code, sum("error: " in line for line in printed.splitlines()))
+    assert wrong[0] in printed.splitlines()[-1]
+
+
+def test_the_app_that_is_deployed(reader: Reader) -> None:
+    module = (ROOT / "examples" / "deploy" / "tasks.py").read_text()
+    (reader.folder / "tasks.py").write_text(module)
+    reader.read("""```console\n$ qworker enqueue tasks.send --args '["ada@example.org"]'\n$ qworker run tasks\n```\n""")
+    (started,) = log_lines(reader.output, "worker.started")
+    assert "mail" == started["queues"]  # whose length scales it
+    assert ["ada@example.org"] == [line["to"] for line in log_lines(reader.output, "sent")]
 
 
 def test_the_backoff_is_as_the_page_has_it() -> None:

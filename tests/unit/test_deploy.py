@@ -64,7 +64,7 @@ STOP_TIMES = {
 
 @pytest.mark.parametrize("platform", STOP_TIMES)
 def test_a_worker_ends_before_it_is_killed(platform: str) -> None:
-    grace = parse_seconds("QWORKER_GRACE", environment(platform)["QWORKER_GRACE"])
+    grace = parse_seconds("QWORKER_GRACE", environment(platform)["QWORKER_GRACE"]) or 0.0
     assert grace == Settings.model_fields["grace"].default
     assert STOP_TIMES[platform] == grace + 10 > grace + max(_LAST_EXIT, _KILL_AFTER) + 4
 
