@@ -182,7 +182,7 @@ class App:
             self.broker,
             self._tasks,
             settings,
-            encoding=self._encoding,
+            encoding=self.encoding,
             lifespan=self._bound_lifespan(),
             middleware=self._middleware,
             listeners=(*self._listeners, *listeners),
@@ -220,12 +220,13 @@ class App:
         return broker_from_url(self._given_broker or _load_settings().broker_url())
 
     @property
-    def _encoding(self) -> Encoding:
+    def encoding(self) -> Encoding:
+        """How bodies are sent. Raises ConfigurationError if the settings make no sense."""
         return self._first("encoding", lambda: self._given_encoding or _load_settings().encoding)
 
     @property
     def _enqueuer(self) -> Enqueuer:
-        return self._first("enqueuer", lambda: Enqueuer(self.broker, self._encoding, self._make_tracing()))
+        return self._first("enqueuer", lambda: Enqueuer(self.broker, self.encoding, self._make_tracing()))
 
     def _make_tracing(self) -> "Tracing | None":
         wanted = _load_settings().tracing if self._given_tracing is None else self._given_tracing

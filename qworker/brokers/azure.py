@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import MAXYEAR, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import SplitResult, parse_qs, urlsplit
 from urllib.request import getproxies_environment
@@ -38,6 +40,7 @@ from qworker.brokers.azure_messages import MessageRequests, new_pipeline
 from qworker.brokers.azure_transport import BareTransport, CautiousTransport
 from qworker.brokers.base import (
     Broker,
+    Condition,
     Message,
     PeekedMessage,
     Queue,
@@ -52,7 +55,15 @@ from qworker.brokers.base import (
     check_visibility,
 )
 from qworker.brokers.throttle import Throttle
-from qworker.errors import AccessDenied, BrokerBusy, BrokerError, ConfigurationError, InvalidBrokerURL
+from qworker.errors import (
+    AccessDenied,
+    AnswerLost,
+    BrokerBusy,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    InvalidBrokerURL,
+)
 
 API_VERSION: Final = "2025-11-05"
 """The newest version of the protocol that emulators and sovereign clouds are known to take."""
@@ -60,6 +71,8 @@ API_VERSION: Final = "2025-11-05"
 _PUBLIC_CLOUD: Final = ".queue.core.windows.net"
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_HALF_A_SECOND: Final = 0.5
+"""What a Date header leaves out, on average."""
 _NOBODYS: Final = ("00000000-0000-0000-0000-000000000000", "AgAAAAMAAAAAAAAAAAAAAAAAAAA=")
 """A message id and a receipt that are well formed, and no message's."""
 
@@ -81,6 +94,7 @@ class AzureBroker(Broker):
 
     poll_max = 2.0
     shared = True
+    remote = True
 
     def __init__(self, open_service: _Open, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
         host = urlsplit(url).netloc
@@ -171,6 +185,25 @@ class AzureBroker(Broker):
             return [_given(queue.name) async for queue in found]
 
         return sorted(await self.ask(Request(LIST_QUEUES, self.label, f"{prefix}*"), names))
+
+    async def examine(self) -> Condition:
+        """List a queue, and read what stands in the head of the answer, whatever it is; see Broker.examine."""
+        seen: list[Condition] = []
+
+        async def list_one(connections: _Connections) -> None:
+            began = time.time()
+
+            def note(response: Any) -> None:
+                seen.append(_condition(response.http_response.headers, (began + time.time()) / 2))
+
+            await anext(connections.service.list_queues(results_per_page=1, raw_response_hook=note).by_page())
+
+        try:
+            await self.ask(Request(LIST_QUEUES, self.label, "*"), list_one)
+        except AccessDenied:
+            if not seen:  # no credential was found, and nothing sent
+                raise
+        return seen[-1]
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
@@ -297,18 +330,20 @@ class AzureQueue(Queue):
     async def check_right(self, right: Right) -> None:
         """Ask for what can't be done, and see which is refused: the right or the request; see Queue.check_right.
 
-        An update and a delete are of a message that isn't there. A put is of one that would be visible only when its
-        life had ended: no version takes that, and one that did would drop it unseen. A service that looked at the
-        request before the right would hide that the right is missing.
+        An update and a delete are of a message that isn't there; a get is of no messages. A put is of one that would be
+        visible only when its life had ended: no version takes that, and one that did would drop it unseen. A service
+        that looked at the request before the right would hide that the right is missing.
         """
         try:
             if right == "put":
                 await self._ask_of_messages(PUT, lambda messages: messages.put("", delay=7, ttl=1))
+            elif right == "get":
+                await self._ask_of_messages(GET, lambda messages: messages.get(0, 1))
             elif right == "update":
                 await self.update(*_NOBODYS, visibility=0)
             else:
                 await self.delete(*_NOBODYS)
-        except AccessDenied:
+        except (AccessDenied, AnswerLost, BrokerBusy, BrokerUnavailable):
             raise
         except BrokerError:
             pass
@@ -466,6 +501,14 @@ def _parse_url(url: str) -> SplitResult:
 def _account_of(parts: SplitResult) -> str:
     """Return the account's name: the first label of its host, or the path where emulators have it."""
     return parts.path.strip("/") or parts.netloc.partition(".queue.")[0]
+
+
+def _condition(headers: Mapping[str, str], local: float) -> Condition:
+    """Return what the head of an answer says that was made at this time of our own."""
+    ahead = None
+    with suppress(KeyError, ValueError):
+        ahead = parsedate_to_datetime(headers["Date"]).timestamp() + _HALF_A_SECOND - local
+    return Condition(clock_ahead=ahead, api_version=headers.get("x-ms-version"), version_asked=API_VERSION)
 
 
 def _given(value: T | None) -> T:

@@ -24,8 +24,8 @@ MAX_VISIBILITY: Final = 7 * 24 * 3600
 MAX_TTL: Final = 2**31 - 1
 """Seconds that a message's life may be limited to: 68 years, the largest that every API version has room for."""
 
-Right = Literal["put", "update", "delete"]
-"""What a worker must be allowed to do to a queue, beside getting messages."""
+Right = Literal["put", "get", "update", "delete"]
+"""What producers and workers must be allowed to do to a queue."""
 
 _QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
 _MIN_NAME, _MAX_NAME = 3, 63
@@ -68,6 +68,20 @@ class PeekedMessage:
     body: str = field(repr=False)
     inserted_at: datetime
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a broker was found to be; None for what it doesn't have, or doesn't say."""
+
+    clock_ahead: float | None = None
+    """Seconds by which the service's clock is ahead of this machine's, half a second more or less."""
+    api_version: str | None = None
+    """The version of the protocol that the service answered in."""
+    version_asked: str | None = None
+    journal_mode: str | None = None
+    free_bytes: int | None = None
+    """On the disk that holds the queues."""
 
 
 class Queue(ABC):
@@ -157,7 +171,7 @@ class Queue(ABC):
     async def check_right(self, right: Right) -> None:  # noqa: B027 — a broker that knows no rights has none to check
         """Raise AccessDenied if this credential may not do that here; the queue is not changed by asking.
 
-        Returns if it may, and also where that can't be told.
+        Returns if it may, and also where a broker has no rights, or no such queue to ask about.
         """
 
 
@@ -174,10 +188,19 @@ class Broker(ABC):
     """Seconds between polls of an idle queue, unless settings say otherwise."""
     shared: bool
     """Whether other processes can reach the same queues."""
+    remote: bool = False
+    """Whether it is a service, with rights of its own, that is paid by the request."""
 
     def exists(self) -> bool:
         """Return False if the place is not there yet, and the first call would make it."""
         return True
+
+    async def examine(self) -> Condition:
+        """Make one cheap request, and say how the broker was found. An answer that denies it is one, too."""
+        return Condition()
+
+    async def check_writable(self) -> None:  # noqa: B027 — a service has rights instead
+        """Raise a BrokerError if nothing can be written; no queue is changed. A service may return without asking."""
 
     @abstractmethod
     def queue(self, name: str) -> Queue:

@@ -8,14 +8,17 @@ message, and messages of a get come back when their visibility timeout ends.
 """
 
 import asyncio
+import shutil
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from qworker.brokers.base import (
     Broker,
+    Condition,
     Message,
     PeekedMessage,
     Queue,
@@ -32,6 +35,8 @@ from qworker.brokers.sqlite_deletes import Deletes
 from qworker.brokers.sqlite_writer import Mode, Writer
 from qworker.clock import SYSTEM_CLOCK, Clock
 
+_WRITE_PATIENCE: Final = 5.0
+"""Seconds for which somebody who asks whether the file can be written waits for its lock."""
 POLL_MAX: Final = 0.5
 """Seconds between polls of an idle queue: a look costs no request and no write."""
 
@@ -60,6 +65,19 @@ class SqliteBroker(Broker):
     def exists(self) -> bool:
         """Return whether the file is there; see Broker.exists."""
         return self._path is None or self._path.exists()
+
+    async def examine(self) -> Condition:
+        """Look at the file and its disk; see Broker.examine."""
+        mode = await self.writer().submit(Mode.READ, lambda session: session.journal_mode())
+        free = None
+        if self._path is not None:
+            with suppress(OSError):
+                free = shutil.disk_usage(self._path.parent).free
+        return Condition(journal_mode=mode, free_bytes=free)
+
+    async def check_writable(self) -> None:
+        """Write what the file says already, down to the disk; see Broker.check_writable."""
+        await self.writer().submit(Mode.KEEP, lambda session: session.rewrite_version(), patience=_WRITE_PATIENCE)
 
     def queue(self, name: str) -> "SqliteQueue":
         """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""

@@ -91,6 +91,16 @@ class Session:
         self._now, self._ahead = moment
         self._ids: dict[str, int] = {}
 
+    def journal_mode(self) -> str:
+        """Return how transactions are kept: "wal", unless the file is in memory or SQLite could not have it so."""
+        (mode,) = self.connection.execute("PRAGMA journal_mode").fetchone()
+        return str(mode)
+
+    def rewrite_version(self) -> None:
+        """Write the first page as it is."""
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        self.connection.execute(f"PRAGMA user_version = {version}")
+
     def create_queue(self, name: str) -> bool:
         """Create a queue; return False if it was there already."""
         query = "INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING"

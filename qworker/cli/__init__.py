@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from qworker.cli.asking import Interrupted, NotFound, Refused
+from qworker.cli.doctor import doctor
 from qworker.cli.enqueue import enqueue
 from qworker.cli.pipes import tell
 from qworker.cli.poison import poison, show_help_alone
@@ -69,6 +70,7 @@ def _options(
 cli.command()(run)
 cli.command()(enqueue)
 cli.command()(tasks)
+cli.command()(doctor)
 cli.add_typer(queues, name="queues")
 cli.add_typer(poison, name="poison")
 

@@ -27,6 +27,8 @@ class Column:
     """Whether its texts end below each other, as numbers do."""
     gives_way: bool = False
     """Whether its texts are cut where the terminal is too narrow for all columns."""
+    wraps: bool = False
+    """Whether they are continued below instead."""
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
@@ -39,9 +41,20 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.title, justify=side, no_wrap=not column.gives_way, overflow="ellipsis")
+        table.add_column(
+            column.title,
+            justify=side,
+            no_wrap=not (column.gives_way or column.wraps),
+            overflow="fold" if column.wraps else "ellipsis",
+        )
     for row in rows:
-        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+        cells = zip(columns, row, strict=True)
+        table.add_row(
+            *(
+                Text(printable(cell), no_wrap=not column.wraps, overflow="fold" if column.wraps else "ellipsis")
+                for column, cell in cells
+            )
+        )
     with console.capture() as captured:
         console.print(table)
     _write(sys.stdout, "".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))

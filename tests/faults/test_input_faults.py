@@ -290,7 +290,7 @@ def _filled(app: App, character: str) -> str:
     def size(text: str) -> int:
         return len(encode(app.get_task("keep")._producer._job([text], {}, utc_now()), "text").encode())
 
-    room = 65_536 if app._encoding == "text" else 65_536 // 4 * 3
+    room = 65_536 if app.encoding == "text" else 65_536 // 4 * 3
     each = size(character * 2) - size(character)
     count = min((room - size("")) // each, room // 2 // each)  # Azurite mixes up what crosses the border of 64 KiB
     text = character * count

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import aiohttp
 import pytest
@@ -31,7 +32,7 @@ from azurite_server import connection_string
 from qworker.brokers import azure_errors
 from qworker.brokers.azure import AzureBroker, AzureQueue
 from qworker.brokers.azure_errors import Request, translate
-from qworker.brokers.base import Urgency
+from qworker.brokers.base import Right, Urgency
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -1034,3 +1035,39 @@ async def test_representations(broker: AzureBroker, service: Service) -> None:
     assert f"<AzureBroker {where}>" == repr(broker)
     assert f"<AzureQueue mail of {where}>" == repr(broker.queue("mail"))
     assert isinstance(broker.queue("mail"), AzureQueue)
+
+
+@pytest.mark.parametrize("ahead", [-1000.0, 0.0, 1000.0])
+async def test_a_clock_is_compared_even_by_a_refusal(service: Service, broker: AzureBroker, ahead: float) -> None:
+    """It may be the very reason of the refusal."""
+    date = formatdate(time.time() + ahead, usegmt=True)
+    service.answer = refusal(403, "AuthenticationFailed", **{"Date": date, "x-ms-version": "2025-11-05"})
+    condition = await broker.examine()
+    assert condition.clock_ahead is not None
+    assert ahead == pytest.approx(condition.clock_ahead, abs=1)
+    assert "2025-11-05" == condition.api_version == condition.version_asked
+
+
+async def test_what_an_answer_does_not_say_is_not_known(service: Service, broker: AzureBroker) -> None:
+    service.answer = refusal(403, "AuthenticationFailed", Date="yesterday")
+    condition = await broker.examine()
+    assert (None, None) == (condition.clock_ahead, condition.api_version)
+
+
+@pytest.mark.parametrize("answer", [refusal(400, "InvalidHeaderValue"), refusal(503, "ServerBusy")])
+async def test_a_refusal_for_another_reason_than_rights_is_one(
+    service: Service, broker: AzureBroker, answer: Answer
+) -> None:
+    service.answer = answer
+    with pytest.raises(BrokerError):
+        await broker.examine()
+
+
+@pytest.mark.parametrize("right", get_args(Right))
+async def test_a_right_that_nobody_answers_for_is_not_called_given(
+    service: Service, broker: AzureBroker, right: Right
+) -> None:
+    for answer, error in ((refusal(503, "ServerBusy"), BrokerBusy), (Answer(200, "?", then="cut"), AnswerLost)):
+        service.answer = answer
+        with pytest.raises(error):
+            await broker.queue("mail").check_right(right)

@@ -1,0 +1,80 @@
+"""qworker doctor: whether a worker could do its work here, and what to do if not."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qworker.cli.asking import ask, shared_broker
+from qworker.cli.options import AppOption, BrokerOption, JsonOption
+from qworker.cli.tables import NONE, Column, counted, print_json, print_table, say
+from qworker.engine.exits import FAILED
+
+if TYPE_CHECKING:
+    from qworker.brokers.base import Broker
+    from qworker.cli.checkup import Plan
+    from qworker.cli.findings import Finding
+    from qworker.settings import Settings
+
+
+def doctor(
+    *,
+    app: AppOption = None,
+    broker: BrokerOption = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue", "-q", metavar="NAME", help="A queue to check; more of them, more often. [default: the app's]"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check whether a worker could do its work here, and say what to do if not.
+
+    Broker, rights, clock, protocol, what is in the queues, round trips, and what polling costs. Nothing is changed.
+    Without an app and without a queue, it checks those that are there. The exit code is 1 if anything failed.
+    """
+    from qworker.cli.checkup import check_up  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    found, settings = shared_broker(app, broker, create=True)
+    plan = _plan(found, settings, queue or [])
+    findings = ask(found, lambda: check_up(found, plan))
+    failed = sum(each.verdict == "failed" for each in findings)
+    if as_json:
+        print_json({"broker": found.label, "ok": not failed, "checks": [_as_json(each) for each in findings]})
+    else:
+        columns = Column("CHECK"), Column("QUEUE", gives_way=True), Column("RESULT"), Column("FOUND", wraps=True)
+        print_table(columns, map(_row, findings))
+        warnings = sum(each.verdict == "warning" for each in findings)
+        say(f"{counted(len(findings), 'check')}: {failed} failed, {counted(warnings, 'warning')}")
+    raise typer.Exit(FAILED if failed else 0)
+
+
+def _plan(broker: "Broker", settings: "Settings", queues: list[str]) -> "Plan":
+    from qworker.cli.checkup import Plan  # noqa: PLC0415 — see above
+    from qworker.cli.load import load_app  # noqa: PLC0415 — the same
+
+    app = None if settings.app is None else load_app(settings.app)
+    of_app = [] if app is None else sorted({task.queue for task in app.tasks.values()})
+    return Plan(
+        queues=list(dict.fromkeys(queues)) or [*settings.queues] or of_app,
+        encoding=settings.encoding if app is None else app.encoding,
+        processes=settings.processes,
+        poll_max=settings.poll_max or broker.poll_max,
+        counts=settings.health_port is not None,
+    )
+
+
+def _row(finding: "Finding") -> tuple[str, ...]:
+    found = f"{finding.found}. {finding.todo[0].upper()}{finding.todo[1:]}" if finding.todo else finding.found
+    return finding.check, finding.queue or NONE, finding.verdict, found
+
+
+def _as_json(finding: "Finding") -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "queue": finding.queue,
+        "result": finding.verdict,
+        "found": finding.found,
+        "todo": finding.todo or None,
+        "figures": dict(finding.figures),
+    }

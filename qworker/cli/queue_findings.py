@@ -1,0 +1,100 @@
+"""What a check-up makes of what it found of a queue."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from qworker.brokers.base import PeekedMessage, Right
+from qworker.bundle import contents_of
+from qworker.cli.findings import Finding
+from qworker.cli.tables import counted, span
+from qworker.envelope import Encoding, as_fields, decode, is_plain
+from qworker.errors import InvalidEnvelope
+
+RIGHTS: Final[tuple[Right, ...]] = ("put", "get", "update", "delete")
+_SOON: Final = timedelta(days=1)
+_GRANT: Final = "grant it: docs/rights.md"
+
+
+def of_missing(queue: str) -> Finding:
+    """Say that a queue is not there."""
+    todo = f"a worker makes it if it may; 'qworker queues create {queue}' does it now"
+    return Finding("queue", "warning", "not there: nothing of it can be checked", todo, queue)
+
+
+def of_rights(queue: str, denied: Mapping[Right, str], *, poison: bool) -> list[Finding]:
+    """Judge which rights are denied, given with the reasons.
+
+    Those that a worker can't do without have failed. It puts only into a poison queue, and does nothing else there;
+    from a queue that is its own, it can tell what to say of a credential that may only put.
+    """
+    if not denied:
+        return [Finding("rights", "ok", ", ".join(RIGHTS), "", queue)]
+    needed = {"put"} if poison else {"get", "update", "delete"}
+    findings = []
+    for right, reason in denied.items():
+        if right in needed or len(denied) == len(RIGHTS):
+            findings.append(Finding("rights", "failed", f"no right to {right}: {reason}", _GRANT, queue))
+        else:
+            who = "replay and purge need it, a worker doesn't" if poison else "producers need it, a worker doesn't"
+            findings.append(Finding("rights", "warning", f"no right to {right}: {reason}", who, queue))
+    return findings
+
+
+def of_encoding(queue: str, seen: Sequence[PeekedMessage], encoding: Encoding) -> Finding:
+    """Judge whether what is in a queue can be read, and is written as the app would."""
+    unreadable = [reason for message in seen if (reason := _why_unreadable(message)) is not None]
+    plain = sum(is_plain(message.body) for message in seen)
+    wanted, other = ("Base64", plain) if encoding == "base64" else ("text", len(seen) - plain - _garbage(seen))
+    looked = f"{counted(len(seen), 'message')} looked at"
+    if not seen:
+        return Finding("encoding", "ok", f"nothing to look at; the app writes {wanted}", "", queue)
+    if unreadable:
+        found = f"{len(unreadable)} of {looked} hold no job: {unreadable[0]}"
+        return Finding("encoding", "failed", found, "mend the producer: a worker moves them to the poison queue", queue)
+    if other:
+        what = "text" if encoding == "base64" else "Base64"
+        todo = "workers read both; does all else that reads this queue? If not, set encoding, or change the producer"
+        return Finding("encoding", "warning", f"{other} of {looked} are {what}, the app writes {wanted}", todo, queue)
+    return Finding("encoding", "ok", f"{looked}, all {wanted}, as the app writes them", "", queue)
+
+
+def of_ttl(queue: str, seen: Sequence[PeekedMessage], now: datetime) -> Finding:
+    """Judge which messages the broker will drop within a day, unless their producer has asked for it."""
+    ends = [message.expires_at for message in seen if message.expires_at is not None and not _asked_for(message)]
+    lost = [end for end in ends if end < now + _SOON]
+    looked = f"{counted(len(seen), 'message')} looked at"
+    if lost:
+        found = f"{len(lost)} of {looked} will be dropped without being run, the first in {_until(min(lost), now)}"
+        todo = "run workers now; and have the producer put with a ttl of -1 (Azure's own default is 7 days)"
+        return Finding("ttl", "warning", found, todo, queue)
+    never = "" if not ends else f"; {len(ends)} will later"
+    return Finding("ttl", "ok", f"{looked}, none will be dropped within a day{never}", "", queue)
+
+
+def _until(end: datetime, now: datetime) -> str:
+    return span((end - now).total_seconds())
+
+
+def _garbage(seen: Sequence[PeekedMessage]) -> int:
+    return sum(not is_plain(message.body) and _why_unreadable(message) is not None for message in seen)
+
+
+def _why_unreadable(message: PeekedMessage) -> str | None:
+    """Say why a message holds no job, nor a bundle of them."""
+    try:
+        if contents_of(message.body, message_id=message.id) is None:
+            decode(message.body, message_id=message.id)
+    except InvalidEnvelope as problem:
+        return str(problem)
+    return None
+
+
+def _asked_for(message: PeekedMessage) -> bool:
+    """Say whether the jobs themselves name the time at which they expire."""
+    try:
+        fields = as_fields(message.body)
+    except InvalidEnvelope:
+        return False
+    jobs: Any = fields.get("jobs", [fields])
+    return isinstance(jobs, list) and all(isinstance(job, dict) and "expires_at" in job for job in jobs)
