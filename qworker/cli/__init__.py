@@ -17,6 +17,7 @@ from qworker.cli.queues import queues
 from qworker.cli.run import run
 from qworker.cli.stopping import Stopped
 from qworker.cli.tasks import tasks
+from qworker.cli.top import top
 from qworker.engine.exits import FAILED, INTERRUPTED, NOT_FOUND, UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import SUPERVISED
 from qworker.errors import BrokerUnusable, ConfigurationError, QueueNotFound, QworkerError
@@ -71,6 +72,7 @@ cli.command()(run)
 cli.command()(enqueue)
 cli.command()(tasks)
 cli.command()(doctor)
+cli.command()(top)
 cli.add_typer(queues, name="queues")
 cli.add_typer(poison, name="poison")
 

@@ -51,12 +51,11 @@ def doctor(
 
 def _plan(broker: "Broker", settings: "Settings", queues: list[str]) -> "Plan":
     from qworker.cli.checkup import Plan  # noqa: PLC0415 — see above
-    from qworker.cli.load import load_app  # noqa: PLC0415 — the same
+    from qworker.cli.load import load_app, wanted_queues  # noqa: PLC0415 — the same
 
     app = None if settings.app is None else load_app(settings.app)
-    of_app = [] if app is None else sorted({task.queue for task in app.tasks.values()})
     return Plan(
-        queues=list(dict.fromkeys(queues)) or [*settings.queues] or of_app,
+        queues=wanted_queues(settings, queues),
         encoding=settings.encoding if app is None else app.encoding,
         processes=settings.processes,
         poll_max=settings.poll_max or broker.poll_max,

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
@@ -46,6 +47,13 @@ def load_broker(url: str | None, settings: "Settings") -> "Broker":
     if url is None and settings.app is not None:
         return load_app(settings.app).broker
     return broker_from_url(url or settings.broker_url())
+
+
+def wanted_queues(settings: "Settings", named: Sequence[str]) -> list[str]:
+    """Return the queues that a command is about: those *named*, else those set, else the app's; without any, none."""
+    app = None if settings.app is None else load_app(settings.app)
+    of_app = [] if app is None else sorted({task.queue for task in app.tasks.values()})
+    return list(dict.fromkeys(named)) or [*settings.queues] or of_app
 
 
 def _named_app(module: ModuleType, name: str) -> "App":

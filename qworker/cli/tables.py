@@ -6,9 +6,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, Union
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+Cell = Union[str, "Text"]
+"""What stands in a table: a text of anyone's, or one that is printable, with a style."""
 
 NONE: Final = "-"
 """What stands in a table where there is nothing to say; a script finds as many columns in each line."""
@@ -33,11 +41,24 @@ class Column:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below their columns' titles: as wide as a terminal at most, and uncut where none reads it."""
+    print_whole(make_table(columns, rows))
+
+
+def print_whole(what: "RenderableType") -> None:
+    """Print what rich can render: as wide as a terminal at most, and uncut and plain where none reads it."""
     from rich.console import Console  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from rich.table import Table  # noqa: PLC0415 — the same
-    from rich.text import Text  # noqa: PLC0415 — the same
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ENDLESS, highlight=False)
+    with console.capture() as captured:
+        console.print(what)
+    _write(sys.stdout, "".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))
+
+
+def make_table(columns: Sequence[Column], rows: "Iterable[Sequence[Cell]]") -> "Table":
+    """Return a table of rows below their columns' titles."""
+    from rich.table import Table  # noqa: PLC0415 — see above
+    from rich.text import Text  # noqa: PLC0415 — the same
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.right else "left"
@@ -48,16 +69,11 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
             overflow="fold" if column.wraps else "ellipsis",
         )
     for row in rows:
-        cells = zip(columns, row, strict=True)
-        table.add_row(
-            *(
-                Text(printable(cell), no_wrap=not column.wraps, overflow="fold" if column.wraps else "ellipsis")
-                for column, cell in cells
-            )
-        )
-    with console.capture() as captured:
-        console.print(table)
-    _write(sys.stdout, "".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))
+        cells = [Text(printable(cell)) if isinstance(cell, str) else cell.copy() for cell in row]
+        for column, cell in zip(columns, cells, strict=True):
+            cell.no_wrap, cell.overflow = not column.wraps, "fold" if column.wraps else "ellipsis"
+        table.add_row(*cells)
+    return table
 
 
 def print_block(fields: Mapping[str, str]) -> None:

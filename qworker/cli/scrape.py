@@ -1,0 +1,90 @@
+"""Reads the metrics of workers, from another machine too: the extra ``metrics``."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from qworker.cli.top_model import Scrape
+from qworker.errors import ConfigurationError
+
+_WITHIN: Final = 3.0
+"""Seconds in which a worker has to answer."""
+_LARGEST: Final = 16 << 20
+"""Bytes of an answer that are read."""
+_OK: Final = 200
+_GAUGES: Final = {
+    "qworker_jobs_running": "running",
+    "qworker_jobs_waiting": "waiting",
+    "qworker_slots": "slots",
+    "qworker_workers": "workers",
+    "qworker_leases_lost_total": "leases_lost",
+    "qworker_process_deaths_total": "process_deaths",
+}
+
+
+class Endpoint:
+    """Where the metrics of a worker are."""
+
+    def __init__(self, url: str) -> None:
+        """Take http://HOST:PORT, with or without a path. Raises ConfigurationError."""
+        try:
+            parts = urlsplit(url)
+            self.name = parts.netloc.rpartition("@")[2]
+            sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ConfigurationError("--from: where a worker serves its metrics, as in http://worker-1:9000")
+        self._url = url if parts.path.strip("/") else parts._replace(path="/metrics").geturl()
+
+    async def scrape(self, session: aiohttp.ClientSession) -> Scrape | str:
+        """Return what its metrics say, or why they say nothing."""
+        try:
+            async with session.get(self._url, timeout=aiohttp.ClientTimeout(_WITHIN)) as answer:
+                body = await answer.content.read(_LARGEST) if answer.status != _OK else await _all_of(answer)
+            text = body.decode()
+            if answer.status != _OK:
+                return f"answers {answer.status}: {text.partition(chr(10))[0][:200]}"
+            return read(text)
+        except TimeoutError:
+            return f"no answer within {_WITHIN:g} s"
+        except aiohttp.ClientConnectorError as error:
+            return f"can't be reached: {error.strerror or type(error.os_error).__name__}"
+        except aiohttp.ClientError as error:
+            return f"can't be asked: {type(error).__name__}"
+        except ValueError:
+            return "its answer is no text of Prometheus's"
+
+
+async def _all_of(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > _LARGEST:
+            raise ValueError("an answer that is too long")
+    return bytes(body)
+
+
+def read(text: str) -> Scrape:
+    """Return what a text of Prometheus's says of a worker. Raises ValueError if it is none."""
+    gauges: dict[str, float] = {}
+    outcomes: dict[tuple[str, str], float] = {}
+    durations: dict[str, dict[float, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for name, labels, value in _samples(family):
+            if name in _GAUGES:
+                gauges[_GAUGES[name]] = value
+            elif name == "qworker_jobs_total":
+                outcomes[labels.get("task", ""), labels.get("outcome", "")] = value
+            elif name == "qworker_job_duration_seconds_bucket":
+                durations.setdefault(labels.get("task", ""), {})[float(labels.get("le", "inf"))] = value
+    if not gauges:
+        raise ValueError("there are no metrics of qworker's")
+    return Scrape(gauges, outcomes, durations)
+
+
+def _samples(family: Metric) -> list[tuple[str, dict[str, str], float]]:
+    return [(sample.name, sample.labels, sample.value) for sample in family.samples]
