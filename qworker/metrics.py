@@ -46,6 +46,8 @@ class Metrics(RoutineListener):
         self._make_histograms()
         self._make_gauges()
         self._of_task: dict[str, _OfTask] = {}
+        self._under_way: dict[str, _OfTask] = {}
+        """By the id of a job."""
         self._of_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._of_queue: dict[str, _OfQueue] = {}
         for task in tasks:
@@ -101,6 +103,7 @@ class Metrics(RoutineListener):
 
     def _make_gauges(self) -> None:
         self._running = self._gauge("jobs_running", "Jobs that run now")
+        self._task_running = self._gauge("task_jobs_running", "Jobs of a task that were begun and not ended", "task")
         self._waiting = self._gauge("jobs_waiting", "Jobs that were received and have not started")
         self._slots = self._gauge("slots", "Jobs that can run at once")
         self._workers = self._gauge("workers", "Worker processes")
@@ -117,6 +120,9 @@ class Metrics(RoutineListener):
 
     def _started(self, event: events.JobStarted) -> None:
         job = event.job
+        if job.id not in self._under_way:
+            of_task = self._under_way[job.id] = self._task(job.task)
+            of_task.running.inc()
         if event.attempt == 1 and not job.releases and job.enqueued_at is not None:
             seconds = (utc_now() - job.enqueued_at).total_seconds()
             self._task(job.task).delay.observe(max(0.0, seconds))  # clocks differ
@@ -124,6 +130,8 @@ class Metrics(RoutineListener):
     def _ended(self, event: events.JobEvent) -> None:
         task = self._task(event.job.task)
         task.outcomes[type(event)].inc()
+        if (under_way := self._under_way.pop(event.job.id, None)) is not None:
+            under_way.running.dec()
         if isinstance(event, events.JobSucceeded | events.JobRetried | events.JobPoisoned) and event.seconds:
             task.duration.observe(event.seconds)
         elif isinstance(event, events.LeaseLost):
@@ -176,6 +184,7 @@ class _OfTask:
         self._task = task
         jobs = metrics._jobs  # noqa: SLF001 — a part of it
         self.outcomes = {kind: jobs.labels(task, outcome) for kind, outcome in _OUTCOMES.items()}
+        self.running = metrics._task_running.labels(task)  # noqa: SLF001 — the same
 
     @cached_property
     def duration(self) -> Histogram:

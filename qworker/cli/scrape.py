@@ -73,17 +73,20 @@ def read(text: str) -> Scrape:
     gauges: dict[str, float] = {}
     outcomes: dict[tuple[str, str], float] = {}
     durations: dict[str, dict[float, float]] = {}
+    running: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for name, labels, value in _samples(family):
             if name in _GAUGES:
                 gauges[_GAUGES[name]] = value
+            elif name == "qworker_task_jobs_running":
+                running[labels.get("task", "")] = value
             elif name == "qworker_jobs_total":
                 outcomes[labels.get("task", ""), labels.get("outcome", "")] = value
             elif name == "qworker_job_duration_seconds_bucket":
                 durations.setdefault(labels.get("task", ""), {})[float(labels.get("le", "inf"))] = value
     if not gauges:
         raise ValueError("there are no metrics of qworker's")
-    return Scrape(gauges, outcomes, durations)
+    return Scrape(gauges, outcomes, durations, running)
 
 
 def _samples(family: Metric) -> list[tuple[str, dict[str, str], float]]:

@@ -43,6 +43,8 @@ class Scrape:
     """Attempts that ended, by task and outcome."""
     durations: Mapping[str, Buckets]
     """How long handlers ran, by task."""
+    running: Mapping[str, float] = field(default_factory=dict)
+    """Jobs that run, by task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class TaskRow:
     """What is shown of a task; rates are a minute's, times are seconds."""
 
     name: str
+    running: float | None
     done: float | None
     failed: float | None
     given_up: float | None
@@ -193,8 +196,11 @@ def _task_row(task: str, looks: Sequence[Look]) -> TaskRow:
 
     buckets = _grown_buckets(task, [[scrape for _, scrape in each] for each in series])
     finite = [bound for bound in buckets if not math.isinf(bound)]
+    last = [scrape.running for scrape in looks[-1].scrapes.values() if isinstance(scrape, Scrape)]
+    running = [by_task[task] for by_task in last if task in by_task]
     return TaskRow(
         task,
+        sum(running) if running else None,
         rate(["succeeded"]),
         rate(_FAILED),
         rate(["poisoned"]),

@@ -24,7 +24,7 @@ _WORKERS: Final = (
 )
 _TASKS: Final = (
     Column("TASK", gives_way=True),
-    *(Column(title, right=True) for title in ("DONE/MIN", "FAILED/MIN", "GIVEN UP/MIN", "P50", "P95")),
+    *(Column(title, right=True) for title in ("RUNNING", "DONE/MIN", "FAILED/MIN", "GIVEN UP", "P50", "P95")),
 )
 _FAILURES: Final = (
     Column("GIVEN UP", right=True),
@@ -148,6 +148,7 @@ def _worker(where: str, scrape: Scrape | str) -> list[Cell]:
 def _task(row: TaskRow) -> list[Cell]:
     return [
         row.name,
+        _whole(row.running),
         _rate(row.done),
         Text(_rate(row.failed), style=_DOUBTFUL if row.failed else ""),
         Text(_rate(row.given_up), style=_BAD if row.given_up else ""),

@@ -242,3 +242,12 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
         "print(*{'prometheus_client', 'qworker.metrics', 'qworker.health'} & set(sys.modules))"
     )
     assert "\n" == subprocess.check_output([sys.executable, "-c", code], text=True)
+
+
+def test_jobs_that_run_are_counted_by_task() -> None:
+    """Twice begun, as one whose lease was lost and that was received again, it runs once."""
+    started = [JobStarted(job=Job(f"j{n}", "mail.send"), queue="mail", attempt=1) for n in (1, 2, 2, 3)]
+    ended = JobSucceeded(job=Job("j1", "mail.send"), queue="mail", attempt=1, seconds=0.1)
+    other = JobSucceeded(job=Job("j9", "mail.send"), queue="mail", attempt=1, seconds=0.1)
+    assert 3 == told(*started)["task_jobs_running", "mail.send"]
+    assert 2 == told(*started, ended, other)["task_jobs_running", "mail.send"]

@@ -1,0 +1,98 @@
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from qworker import events
+from qworker.cli.scrape import Endpoint, read
+from qworker.cli.top_model import Scrape
+from qworker.engine.vitals import Vitals
+from qworker.errors import ConfigurationError
+from qworker.health.samples import text_of_all
+from qworker.job import Job
+from qworker.metrics import Metrics
+
+
+def exposed(accept: str = "") -> str:
+    metrics = Metrics(["t"])
+    job = Job("j1", "t")
+    metrics(events.JobSucceeded(job=job, queue="q", attempt=1, seconds=0.2))
+    metrics(events.LeaseLost(job=job, queue="q", attempt=1, reason="gone"))
+    metrics(events.JobStarted(job=job, queue="q", attempt=1))
+    metrics.note(Vitals(running=3, waiting=2, slots=16, polls_late=0, keeper_late=0, stopping=False))
+    return text_of_all(metrics.registry, (), accept)[0].decode()
+
+
+def test_what_a_worker_exposes_is_read() -> None:
+    found = read(exposed())
+    expected = {"running": 3, "waiting": 2, "slots": 16, "workers": 1, "leases_lost": 1, "process_deaths": 0}
+    assert expected == found.gauges
+    ended = {outcome: count for (task, outcome), count in found.outcomes.items() if task == "t" and count}
+    assert {"succeeded": 1, "lost": 1} == ended
+    assert {"t": 1} == {task: running for task, running in found.running.items() if running}
+    buckets = found.durations["t"]
+    assert (0, 1, 1) == (buckets[0.1], buckets[0.25], buckets[math.inf])
+
+
+@pytest.mark.parametrize("text", ["", "up 1\n", "<html>{", "qworker_slots many\n"])
+def test_what_is_of_another_program_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 — whatever the parser says
+        read(text)
+
+
+@pytest.mark.parametrize("url", ["worker-1:9000", "ftp://worker-1", "http://", "http://h:99999", "http://[", ""])
+def test_what_is_no_url_is_one_line(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="--from: where a worker serves its metrics"):
+        Endpoint(url)
+
+
+def test_a_password_is_no_part_of_the_name() -> None:
+    assert "worker-1:9000" == Endpoint("http://me:secret@worker-1:9000/").name
+
+
+Serve = Callable[[Callable[[], web.Response]], Awaitable[str]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serve one answer at /metrics, and return where."""
+    servers: list[TestServer] = []
+
+    async def start(answer: Callable[[], web.Response]) -> str:
+        async def respond(_: web.Request) -> web.Response:
+            return answer()
+
+        app = web.Application()
+        app.router.add_get("/metrics", respond)
+        servers.append(TestServer(app))
+        await servers[-1].start_server()
+        return f"http://127.0.0.1:{servers[-1].port}"
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda: web.Response(text="there are no metrics\nat all", status=501), "answers 501: there are no metrics"),
+        (lambda: web.Response(text="<html>"), "its answer is no text of Prometheus's"),
+        (lambda: web.Response(body=b"\xff\xfe"), "its answer is no text of Prometheus's"),
+    ],
+)
+async def test_an_answer_without_metrics_is_told(serve: Serve, answer: Callable[[], web.Response], says: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert says == await Endpoint(await serve(answer)).scrape(session)
+
+
+async def test_metrics_are_asked_for(serve: Serve) -> None:
+    url = await serve(lambda: web.Response(text=exposed()))
+    async with aiohttp.ClientSession() as session:
+        assert isinstance(await Endpoint(url).scrape(session), Scrape)
+        assert isinstance(await Endpoint(f"{url}/metrics").scrape(session), Scrape)
+        missing = await Endpoint(f"{url}/other").scrape(session)
+    assert "answers 404: 404: Not Found" == missing
