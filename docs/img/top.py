@@ -72,7 +72,7 @@ def _look(at: float, lengths: tuple[int, int], *, done: int) -> Look:
 def svg() -> str:
     """Return the picture of a terminal of 80 columns and 24 lines."""
     looks = [_look(0, (212, 40), done=4000), _look(30, (340, 31), done=6100), _look(60, (305, 44), done=8000)]
-    title = f"qworker top  {NOW:%H:%M:%S}  azure://myaccount  every 2s  q: quit"
+    title = f"qworker top  {NOW:%H:%M:%S}  every 2s, q ends it  azure://myaccount"
     console = Console(record=True, width=80, height=24, file=StringIO(), force_terminal=True, color_system="truecolor")
     console.print(View(title, picture(looks), NOW, 24))
     text = console.export_svg(title="qworker top", unique_id="top")

@@ -103,8 +103,8 @@ class _Pictures:
         from qworker.job import utc_now  # noqa: PLC0415 — the same
 
         now = utc_now()
-        keys = "" if height is None else f"  every {self._interval:g}s  q: quit"
-        title = f"qworker top  {now.astimezone():%H:%M:%S}  {self._label}{keys}"
+        keys = "" if height is None else f"  every {self._interval:g}s, q ends it"
+        title = f"qworker top  {now.astimezone():%H:%M:%S}{keys}  {self._label}"
         return View(title, picture(self._looks) if self._looks else None, now, height)
 
 

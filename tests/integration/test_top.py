@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -20,7 +21,8 @@ from azurite_server import connection_string
 from qworker.cli import main
 from qworker.cli.top_model import Look
 from qworker.cli.top_sources import Sources
-from stage import Stage, wait_until
+from running import ROOT
+from stage import APPS, Stage, wait_until
 
 Top = Callable[..., tuple[int, str, str]]
 ON_ITS_TERMINAL = (
@@ -116,6 +118,20 @@ def test_a_queue_that_can_not_be_shown_hides_no_other(sqlite_stage: Stage, top: 
     assert [sqlite_stage.queue, "1", "0", "0", "-"] in rows(out)
     assert "none: queue 'none' does not exist" in out
     assert "Bad: queue name 'Bad' is not allowed" in out
+
+
+def test_the_commands_of_the_page(sqlite_stage: Stage, top: Top, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(APPS)
+    page = (ROOT / "docs/monitoring.md").read_text().partition("## qworker top")[2].partition("\n## ")[0]
+    jobs.quick.using(queue=sqlite_stage.queue).enqueue(1)
+    commands = page.partition("```console\n")[2].partition("```")[0].splitlines()
+    assert 3 == len(commands)
+    for command in commands:
+        program, *arguments = re.sub(r"worker-\d:9000", "127.0.0.1:1", command).replace("mail", "jobs").split()[1:]
+        assert ("qworker", "top") == (program, arguments.pop(0))
+        code, out, _ = top(sqlite_stage.url, *arguments)
+        assert 0 == code
+        assert "QUEUE" in out
 
 
 def test_the_extra_is_named(top: Top, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from qworker.cli.top_model import Look, QueueSeen, Scrape, picture
-from qworker.cli.top_view import View, shares
+from qworker.cli.top_view import _QUEUES, _TASKS, _WORKERS, View, shares
 from qworker.given_up import GivenUp
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
@@ -67,6 +67,14 @@ def test_all_is_shown_where_nothing_limits_it() -> None:
 )
 def test_lines_are_divided(wanted: list[int], room: int, given: list[int]) -> None:
     assert given == shares(wanted, room)
+
+
+def test_the_page_explains_every_figure() -> None:
+    page = (IMAGES.parent / "monitoring.md").read_text()
+    table = page.partition("| column |")[2].partition("\n\n")[0]
+    explained = {name.strip() for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
+    shown = {column.title for columns in (_QUEUES, _WORKERS, _TASKS) for column in columns if column.right}
+    assert explained == shown
 
 
 def test_the_picture_in_the_docs_is_what_it_looks_like() -> None:
