@@ -22,9 +22,7 @@ def doctor(
     broker: BrokerOption = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option(
-            "--queue", "-q", metavar="NAME", help="A queue to check; more of them, more often. [default: the app's]"
-        ),
+        typer.Option("--queue", "-q", metavar="NAME", help="A queue to check. May be repeated. [default: the app's]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -14,6 +14,8 @@ _WITHIN: Final = 3.0
 """Seconds in which a worker has to answer."""
 _LARGEST: Final = 16 << 20
 """Bytes of an answer that are read."""
+_LONGEST_REASON: Final = 200
+"""Characters of an answer without metrics."""
 _OK: Final = 200
 _GAUGES: Final = {
     "qworker_jobs_running": "running",
@@ -47,7 +49,7 @@ class Endpoint:
                 body = await answer.content.read(_LARGEST) if answer.status != _OK else await _all_of(answer)
             text = body.decode()
             if answer.status != _OK:
-                return f"answers {answer.status}: {text.partition(chr(10))[0][:200]}"
+                return f"answers {answer.status}: {text.partition(chr(10))[0][:_LONGEST_REASON]}".rstrip(": ")
             return read(text)
         except TimeoutError:
             return f"no answer within {_WITHIN:g} s"

@@ -117,13 +117,6 @@ MISTAKES = [
     ),
     Mistake("enqueue jobs.quick --args [1] --delay 8d", "a delay of 691200 s is over the service's 7 days"),
     Mistake("top", "there is no terminal to show it on: --once prints one picture"),
-    Mistake("top --once --interval soon", "--interval: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
-    Mistake("top --once --interval 0", "--interval: must be more than nothing"),
-    Mistake("top --once --from worker-1", "--from: where a worker serves its metrics, as in http://worker-1:9000"),
-    Mistake(
-        "doctor --broker sqlite://",
-        "sqlite:// (in memory) is of one process only: no other can reach its queues",
-    ),
     Mistake("tasks", "which app? 'qworker tasks mail' shows the tasks in mail.py"),
     Mistake("tasks nowhere", "no module 'nowhere' in {here} or on Python's path"),
     Mistake("tasks jobs --json --json-schema", "--json or --json-schema? They are two documents"),

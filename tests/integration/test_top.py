@@ -134,6 +134,19 @@ def test_the_commands_of_the_page(sqlite_stage: Stage, top: Top, monkeypatch: py
         assert "QUEUE" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--interval", "soon"], "--interval: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
+        (["--interval", "0"], "--interval: must be more than nothing"),
+        (["--from", "worker-1"], "--from: where a worker serves its metrics, as in http://worker-1:9000"),
+        (["--broker", "sqlite://"], "sqlite:// (in memory) is of one process only: no other can reach its queues"),
+    ],
+)
+def test_a_mistake_is_one_line(top: Top, arguments: list[str], says: str) -> None:
+    assert (2, "", f"qworker: {says}\n") == top("sqlite:///jobs.db", *arguments)
+
+
 def test_the_extra_is_named(top: Top, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "qworker.cli.scrape", raising=False)

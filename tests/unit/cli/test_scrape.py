@@ -80,6 +80,7 @@ async def serve() -> AsyncIterator[Serve]:
     ("answer", "says"),
     [
         (lambda: web.Response(text="there are no metrics\nat all", status=501), "answers 501: there are no metrics"),
+        (lambda: web.Response(text="", status=404), "answers 404"),
         (lambda: web.Response(text="<html>"), "its answer is no text of Prometheus's"),
         (lambda: web.Response(body=b"\xff\xfe"), "its answer is no text of Prometheus's"),
     ],
