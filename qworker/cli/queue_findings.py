@@ -25,8 +25,8 @@ def of_missing(queue: str) -> Finding:
 def of_rights(queue: str, denied: Mapping[Right, str], *, poison: bool) -> list[Finding]:
     """Judge which rights are denied, given with the reasons.
 
-    Those that a worker can't do without have failed. It puts only into a poison queue, and does nothing else there;
-    from a queue that is its own, it can tell what to say of a credential that may only put.
+    Those that a worker can't do without have failed: into a poison queue it only puts, in its own it does all else. So
+    has a credential that may do nothing at all.
     """
     if not denied:
         return [Finding("rights", "ok", ", ".join(RIGHTS), "", queue)]
@@ -45,7 +45,7 @@ def of_encoding(queue: str, seen: Sequence[PeekedMessage], encoding: Encoding) -
     """Judge whether what is in a queue can be read, and is written as the app would."""
     unreadable = [reason for message in seen if (reason := _why_unreadable(message)) is not None]
     plain = sum(is_plain(message.body) for message in seen)
-    wanted, other = ("Base64", plain) if encoding == "base64" else ("text", len(seen) - plain - _garbage(seen))
+    wanted, other = ("Base64", plain) if encoding == "base64" else ("text", len(seen) - plain)
     looked = f"{counted(len(seen), 'message')} looked at"
     if not seen:
         return Finding("encoding", "ok", f"nothing to look at; the app writes {wanted}", "", queue)
@@ -65,7 +65,9 @@ def of_ttl(queue: str, seen: Sequence[PeekedMessage], now: datetime) -> Finding:
     lost = [end for end in ends if end < now + _SOON]
     looked = f"{counted(len(seen), 'message')} looked at"
     if lost:
-        found = f"{len(lost)} of {looked} will be dropped without being run, the first in {_until(min(lost), now)}"
+        found = (
+            f"{len(lost)} of {looked} will be dropped if they are not run before, the first in {_until(min(lost), now)}"
+        )
         todo = "run workers now; and have the producer put with a ttl of -1 (Azure's own default is 7 days)"
         return Finding("ttl", "warning", found, todo, queue)
     never = "" if not ends else f"; {len(ends)} will later"
@@ -74,10 +76,6 @@ def of_ttl(queue: str, seen: Sequence[PeekedMessage], now: datetime) -> Finding:
 
 def _until(end: datetime, now: datetime) -> str:
     return span((end - now).total_seconds())
-
-
-def _garbage(seen: Sequence[PeekedMessage]) -> int:
-    return sum(not is_plain(message.body) and _why_unreadable(message) is not None for message in seen)
 
 
 def _why_unreadable(message: PeekedMessage) -> str | None:
