@@ -1,8 +1,10 @@
 """What `qworker top` makes of what it has seen: rates from differences, percentiles from the buckets of histograms."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
@@ -87,14 +89,27 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureRow:
+    """Jobs of one task that were given up for the same reason, as far as they could be seen."""
+
+    queue: str
+    """That they came from."""
+    task: str | None
+    error: str | None
+    """None if it was not recorded."""
+    jobs: int
+    latest: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What is shown."""
 
     queues: Sequence[QueueRow]
     workers: Mapping[str, Scrape | str]
     tasks: Sequence[TaskRow]
-    failures: Sequence[tuple[str, GivenUp]]
-    """Jobs that were given up, after the name of the queue that they came from; the latest first."""
+    failures: Sequence["FailureRow"]
+    """The latest first."""
     problems: Sequence[str]
     """Who did not answer, and why."""
     notes: Sequence[str]
@@ -115,11 +130,7 @@ def picture(looks: Sequence[Look]) -> Picture:
         queues=[_queue_row(seen, looks) for seen in last.queues],
         workers=last.scrapes,
         tasks=_task_rows(looks),
-        failures=sorted(
-            ((seen.name, each) for seen in last.queues for each in seen.given_up),
-            key=lambda failure: failure[1].at,
-            reverse=True,
-        ),
+        failures=_failure_rows(last),
         problems=_problems(last),
         notes=_notes(last),
     )
@@ -230,6 +241,16 @@ def _grown_buckets(task: str, series: Iterable[Sequence[Scrape]]) -> Buckets:
             counts = [scrape.durations.get(task, {}).get(bound, 0.0) for scrape in scrapes]
             grown[bound] = grown.get(bound, 0.0) + (increase(counts) if len(scrapes) > 1 else count)
     return grown
+
+
+def _failure_rows(look: Look) -> list[FailureRow]:
+    alike: defaultdict[tuple[str, str | None, str | None], list[datetime]] = defaultdict(list)
+    for seen in look.queues:
+        for each in seen.given_up:
+            error = None if each.record is None else str(each.record.failure)
+            alike[seen.name, each.task, error].append(each.at)
+    rows = [FailureRow(*what, len(moments), max(moments)) for what, moments in alike.items()]
+    return sorted(rows, key=lambda row: row.latest, reverse=True)
 
 
 def _problems(look: Look) -> list[str]:

@@ -10,8 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from qworker.cli.tables import NONE, Cell, Column, age, make_table, printable
-from qworker.cli.top_model import Picture, QueueRow, Scrape, TaskRow
-from qworker.given_up import GivenUp
+from qworker.cli.top_model import FailureRow, Picture, QueueRow, Scrape, TaskRow
 
 _BAD, _DOUBTFUL, _QUIET = "bold red", "yellow", "dim"
 _QUEUES: Final = (
@@ -28,6 +27,7 @@ _TASKS: Final = (
 )
 _FAILURES: Final = (
     Column("GIVEN UP", right=True),
+    Column("JOBS", right=True),
     Column("QUEUE", gives_way=True),
     Column("TASK", gives_way=True),
     Column("ERROR", gives_way=True),
@@ -81,7 +81,7 @@ class View:
             _Section(_QUEUES, [_queue(row) for row in picture.queues]),
             _Section(_WORKERS, [_worker(where, scrape) for where, scrape in picture.workers.items()]),
             _Section(_TASKS, [_task(row) for row in picture.tasks]),
-            _Section(_FAILURES, [_failure(queue, each, self.now) for queue, each in picture.failures]),
+            _Section(_FAILURES, [_failure(row, self.now) for row in picture.failures]),
         ]
 
 
@@ -157,10 +157,9 @@ def _task(row: TaskRow) -> list[Cell]:
     ]
 
 
-def _failure(queue: str, given_up: GivenUp, now: datetime) -> list[Cell]:
-    record = given_up.record
-    error = "not recorded" if record is None else str(record.failure)
-    return [f"{age(given_up.at, now)} ago", queue, given_up.task or NONE, error]
+def _failure(row: FailureRow, now: datetime) -> list[Cell]:
+    error = "not recorded" if row.error is None else row.error
+    return [f"{age(row.latest, now)} ago", str(row.jobs), row.queue, row.task or NONE, error]
 
 
 def _whole(value: float | None) -> str:
