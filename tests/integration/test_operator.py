@@ -14,9 +14,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import StringIO
 from typing import Any, Final
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+import billing
 from azurite_server import Azurite, connection_string
 from qworker.bundle import bundled
 from qworker.cli import main
@@ -28,7 +31,7 @@ from qworker.poison import PoisonRecord, decode_poison, encode_poison
 from qworker.replay import replay
 from qworker.sweep import Progress
 from running import ROOT
-from stage import Stage, wait_until
+from stage import Stage, WorkerProcess, wait_until
 
 NOW: Final = datetime.now(UTC)
 GATE: Final = "import sys; from qworker.cli import main; import qworker.replay; sys.stdin.readline(); main()"
@@ -417,3 +420,42 @@ def test_a_right_that_is_missing_is_one_line(
     read = capsys.readouterr()
     assert (1, "", 1) == (ended.value.code, read.out, len(read.err.splitlines()))
     assert "did not accept the credential to" in read.err
+
+
+def test_a_bad_handler_is_seen_understood_and_mended_and_its_jobs_are_replayed(stage: Stage, command: Command) -> None:
+    """With 500 jobs; fewer on Azurite, which takes its time."""
+    queue, count = stage.queue, 500 if stage.url.startswith("sqlite") else 50
+    billing.bill.using(queue=queue).enqueue_many([(n, "USD") for n in range(count)])
+    bad = stage.worker("--health-port", "0", app="billing")
+    wait_until(lambda: counted(bad, "poisoned") == count, what="the end of all")
+
+    picture = command("top", "--once", "--interval", "0.2s", "--queue", queue, "--from", address_of(bad))
+    assert [queue, "0", "0", "0", str(count)] in picture.lines
+    dry = command("poison", "replay", queue, "--dry-run", "--json")
+    assert [{"task": "billing.bill", "error": "ValueError", "jobs": count}] == dry.json["found"]
+    job = command("poison", "list", queue, "--json").json[0]["job_id"]
+    shown = command("poison", "show", job).out
+    assert "no rate for USD" in shown
+    assert "billing.py:15 in bill" in shown
+
+    bad.send(signal.SIGTERM)
+    assert 0 == bad.wait()
+    good = stage.worker("--health-port", "0", app="billing", env={"CURRENCIES": "EUR,USD"})
+    good.wait_for("worker.started")
+    assert f"1 job put back into {queue}\n" == command("poison", "replay", queue, "-n", "1").out
+    wait_until(lambda: counted(good, "succeeded") == 1, what="the one to try")
+    assert f"{count - 1} jobs put back into {queue}\n" == command("poison", "replay", queue).out
+    wait_until(lambda: counted(good, "succeeded") == count, what="all the others")
+    assert "0\n" == command("queues", "count", queue).out == command("queues", "count", f"{queue}-poison").out
+
+
+def address_of(worker: WorkerProcess) -> str:
+    return f"http://127.0.0.1:{worker.wait_for('health.served')['port']}"
+
+
+def counted(worker: WorkerProcess, outcome: str) -> float:
+    """Return how many attempts came to this, as a worker's metrics say."""
+    with urlopen(f"{address_of(worker)}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = (sample for family in families for sample in family.samples if sample.name == "qworker_jobs_total")
+    return sum(sample.value for sample in samples if sample.labels["outcome"] == outcome)
