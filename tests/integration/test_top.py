@@ -74,7 +74,7 @@ def test_one_picture_beside_a_worker(stage: Stage, top: Top) -> None:
     (of_task,) = [row for row in found if row[0:1] == ["jobs.quick"]]
     assert ["0", "0", "0", "0"] == of_task[1:5]
     (failure,) = [row for row in found if row[1:2] == ["ago"]]
-    assert [stage.queue, "jobs.reject", "Reject:"] == failure[2:5]
+    assert ["1", stage.queue, "jobs.reject", "Reject:"] == failure[2:6]
     worker.send(signal.SIGTERM)
     assert 0 == worker.wait(), worker.output
 

@@ -46,6 +46,6 @@ def test_what_the_page_says(tmp_path: Path) -> None:
 
     names = re.compile(r'^    "name": "(.*)",$', re.MULTILINE)
     assert ["send default"] == names.findall(sent)
-    assert ["greeting", "process default"] == names.findall(worked)
+    assert ["greeting", "process default"] == names.findall(worked), worked
     for attribute in re.findall(r"`(messaging\.[\w.]+|qworker\.\w+)`", page):
         assert f'"{attribute}"' in sent + worked or attribute == "messaging.batch.message_count"

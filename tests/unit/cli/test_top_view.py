@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from qworker.cli.top_model import Look, QueueSeen, Scrape, picture
-from qworker.cli.top_view import _QUEUES, _TASKS, _WORKERS, View, shares
+from qworker.cli.top_view import _FAILURES, _QUEUES, _TASKS, _WORKERS, View, shares
 from qworker.given_up import GivenUp
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
@@ -73,7 +73,7 @@ def test_the_page_explains_every_figure() -> None:
     page = (IMAGES.parent / "monitoring.md").read_text()
     table = page.partition("| column |")[2].partition("\n\n")[0]
     explained = {name.strip() for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
-    shown = {column.title for columns in (_QUEUES, _WORKERS, _TASKS) for column in columns if column.right}
+    shown = {column.title for columns in (_QUEUES, _WORKERS, _TASKS, _FAILURES) for column in columns if column.right}
     assert explained == shown
 
 
