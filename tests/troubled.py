@@ -19,6 +19,7 @@ from qworker import INJECTED, App, Backoff, Context
 from qworker.brokers.azure import AzureBroker
 from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Urgency
 from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.wrapped import WrappedBroker
 from qworker.engine.worker import Worker
 from qworker.errors import AnswerLost, BrokerBusy
 from qworker.settings import Settings
@@ -179,26 +180,13 @@ class _LayeredQueue(Queue):
         return await self._queue.count()
 
 
-class _LayeredBroker(Broker):
+class _LayeredBroker(WrappedBroker):
     def __init__(self, broker: Broker, layer: _Layer) -> None:
-        self.label, self.poll_max, self.shared = broker.label, broker.poll_max, broker.shared
-        self._broker = broker
+        super().__init__(broker)
         self._layer = layer
 
     def queue(self, name: str) -> Queue:
         return _LayeredQueue(self._broker.queue(name), self._layer)
-
-    async def create_queue(self, name: str) -> bool:
-        return await self._broker.create_queue(name)
-
-    async def delete_queue(self, name: str) -> None:
-        await self._broker.delete_queue(name)
-
-    async def list_queues(self, prefix: str = "") -> list[str]:
-        return await self._broker.list_queues(prefix)
-
-    async def aclose(self) -> None:
-        await self._broker.aclose()
 
 
 @dataclass

@@ -9,7 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right, Urgency
+from qworker.brokers.base import Broker, Message, Queue, Right
+from qworker.brokers.wrapped import WrappedBroker, WrappedQueue
 from qworker.errors import AccessDenied, LeaseLost, MessageTooLarge, QueueBeingDeleted, QueueNotFound, QworkerError
 
 T = TypeVar("T")
@@ -128,51 +129,24 @@ class Access:
         return Suspended(reason, retry_in, everywhere=everywhere, missing=missing, sent=sent)
 
 
-class GuardedBroker(Broker):
+class GuardedBroker(WrappedBroker):
     """A broker whose queues are guarded, each by the same Access."""
 
     def __init__(self, broker: Broker, access: Access) -> None:
-        self.label, self.poll_max, self.shared = broker.label, broker.poll_max, broker.shared
-        self._broker = broker
+        super().__init__(broker)
         self._access = access
 
     def queue(self, name: str) -> "GuardedQueue":
         """Return the queue of this name, guarded. Raises InvalidQueueName."""
         return GuardedQueue(self._broker.queue(name), self._access)
 
-    async def create_queue(self, name: str) -> bool:
-        """Create a queue; a worker that may not goes on with what is there."""
-        return await self._broker.create_queue(name)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with all its messages."""
-        await self._broker.delete_queue(name)
-
-    async def list_queues(self, prefix: str = "") -> list[str]:
-        """Return the names of all queues that begin with *prefix*, sorted."""
-        return await self._broker.list_queues(prefix)
-
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._broker.aclose()
-
-
-class GuardedQueue(Queue):
+class GuardedQueue(WrappedQueue):
     """A queue that is asked no more than access allows. What a worker uses may raise Suspended instead."""
 
     def __init__(self, queue: Queue, access: Access) -> None:
-        self.name = queue.name
-        self._queue = queue
+        super().__init__(queue)
         self._access = access
-
-    @property
-    def rate(self) -> float | None:
-        """Requests a second that it is asked at most."""
-        return self._queue.rate
-
-    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
-        """Wait until there is room for another request."""
-        await self._queue.admit(urgency, within=within)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         """Add a message and return its id."""
@@ -181,10 +155,6 @@ class GuardedQueue(Queue):
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         """Lease visible messages."""
         return await self._ask("get", lambda: self._queue.get(limit, visibility=visibility))
-
-    async def wait(self, seconds: float) -> None:
-        """Wait until a message may have become visible."""
-        await self._queue.wait(seconds)
 
     async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
         """Let a leased message reappear later."""
@@ -203,18 +173,6 @@ class GuardedQueue(Queue):
         except AccessDenied as error:
             self._access.expect_denial((right, self.name), str(error))
             raise
-
-    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
-        """Look at visible messages."""
-        return await self._queue.peek(limit)
-
-    async def clear(self) -> None:
-        """Delete all messages, the invisible ones too."""
-        await self._queue.clear()
-
-    async def count(self) -> int:
-        """Return how many messages there are, about."""
-        return await self._queue.count()
 
     async def _ask(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         asked = operation, self.name

@@ -5,7 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Right, Urgency
+from qworker.brokers.base import Broker, Message, Queue
+from qworker.brokers.wrapped import WrappedBroker, WrappedQueue
 from qworker.errors import AccessDenied, AnswerLost, BrokerBusy, BrokerUnavailable, LeaseLost
 from qworker.routine import Operation, RequestMade, Result
 
@@ -22,47 +23,22 @@ _RESULTS: Final[tuple[tuple[type[BaseException], Result], ...]] = (
 )
 
 
-class ToldBroker(Broker):
+class ToldBroker(WrappedBroker):
     """A broker that tells of what its queues are asked."""
 
     def __init__(self, broker: Broker, tell: Tell) -> None:
-        self.label, self.poll_max, self.shared = broker.label, broker.poll_max, broker.shared
-        self._broker = broker
+        super().__init__(broker)
         self._tell = tell
 
     def queue(self, name: str) -> Queue:
         """Return the queue of this name. Raises InvalidQueueName."""
         return _ToldQueue(self._broker.queue(name), self._tell)
 
-    async def create_queue(self, name: str) -> bool:
-        """Create a queue."""
-        return await self._broker.create_queue(name)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with all its messages."""
-        await self._broker.delete_queue(name)
-
-    async def list_queues(self, prefix: str = "") -> list[str]:
-        """Return the names of all queues that begin with *prefix*, sorted."""
-        return await self._broker.list_queues(prefix)
-
-    async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
-        await self._broker.aclose()
-
-
-class _ToldQueue(Queue):
+class _ToldQueue(WrappedQueue):
     def __init__(self, queue: Queue, tell: Tell) -> None:
-        self.name = queue.name
-        self._queue = queue
+        super().__init__(queue)
         self._tell = tell
-
-    @property
-    def rate(self) -> float | None:
-        return self._queue.rate
-
-    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
-        await self._queue.admit(urgency, within=within)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return await self._told("put", self._queue.put(body, delay=delay, ttl=ttl))
@@ -70,23 +46,11 @@ class _ToldQueue(Queue):
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         return await self._told("get", self._queue.get(limit, visibility=visibility))
 
-    async def wait(self, seconds: float) -> None:
-        await self._queue.wait(seconds)
-
     async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
         return await self._told("update", self._queue.update(message_id, receipt, visibility=visibility, body=body))
 
     async def delete(self, message_id: str, receipt: str) -> None:
         await self._told("delete", self._queue.delete(message_id, receipt))
-
-    async def check_right(self, right: Right) -> None:
-        await self._queue.check_right(right)
-
-    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
-        return await self._queue.peek(limit)
-
-    async def clear(self) -> None:
-        await self._queue.clear()
 
     async def count(self) -> int:
         return await self._told("count", self._queue.count())
