@@ -228,7 +228,7 @@ async def test_a_batch_of_32_that_waits_its_turn_is_renewed(
 ) -> None:
     """Only a rush of quick jobs makes a worker of one slot take 32 at once, and only where they are settled quickly."""
     monkeypatch.setattr("qworker.engine.slots.Slots._prefetch", lambda _: 64)
-    seconds, lease = fault.scale(short=(0.25, 6), full=(1.0, 6))
+    seconds, lease = fault.scale(short=(0.4, 10), full=(1.0, 6))
     async with bench.worker(lease=lease, concurrency=1) as worker:
         await bench.rest.aenqueue_many([(n, 0.0) for n in range(200)])
         await bench.rest.aenqueue_many([(n, seconds) for n in range(200, 232)])
