@@ -44,7 +44,7 @@ def _measure(options: argparse.Namespace) -> None:
     for name, results in on_machine.items():
         if name in scenes:
             append(options.results, results())
-    if not {"azure", "polling"}.isdisjoint(scenes):
+    if not {"azure", "processes", "polling"}.isdisjoint(scenes):
         for server in [_server(text) for text in options.server]:
             _measure_on(server, options, scenes, scale)
         if not options.server:
@@ -55,6 +55,8 @@ def _measure(options: argparse.Namespace) -> None:
 def _measure_on(server: Server, options: argparse.Namespace, scenes: Sequence[str], scale: float) -> None:
     if "azure" in scenes:
         append(options.results, azure.rounds(server, options.rounds, scale))
+    if "processes" in scenes:
+        append(options.results, azure.processes(server, options.rounds, scale))
     if "polling" in scenes:
         append(options.results, moments.on_azure(server, 1))
 

@@ -48,6 +48,17 @@ def rounds(server: Server, count: int, scale: float) -> Iterator[Result]:
             yield Result.of(f"azure: {server.name}", "drain", entry.who.name, number, figures)
 
 
+def processes(server: Server, count: int, scale: float) -> Iterator[Result]:
+    """Drain with one process, two and four."""
+    for number in range(count):
+        for several in (1, 2, 4):
+            jobs = max(int(8000 * scale), 200)
+            _empty(server)
+            enqueue(QWORKER, server.url, jobs)
+            figures = drain(QWORKER, server.url, jobs, server.requests, processes=several)
+            yield Result.of(f"processes: {server.name}", "drain", str(several), number, figures)
+
+
 def _empty(server: Server) -> None:
     with QueueServiceClient.from_connection_string(server.url, api_version="2025-11-05") as service:
         for name in ("bench", "bench-poison"):

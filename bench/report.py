@@ -83,7 +83,7 @@ def _machine() -> str:
 
 
 def _tables(board: Board) -> Iterable[str]:
-    for scene in [*board.scenes("azure: "), *board.scenes("sqlite")]:
+    for scene in [*board.scenes("azure: "), *board.scenes("processes: "), *board.scenes("sqlite")]:
         if "moments" not in scene:
             yield from _rates(board, scene)
     for scene in [
@@ -96,7 +96,7 @@ def _tables(board: Board) -> Iterable[str]:
 
 
 def _rates(board: Board, scene: str) -> Iterable[str]:
-    counted = scene.startswith("azure")
+    counted = not scene.startswith("sqlite")
     for what in board.whats(scene):
         yield f"### {scene[0].upper()}{scene[1:]}: {what}\n"
         yield f"| | jobs/s | CPU, ms a job | {'requests a job | ' if counted else ''}of qworker's rate |"

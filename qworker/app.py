@@ -16,7 +16,7 @@ from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
 from qworker.portal import Portal
 from qworker.retry import Backoff, Delay
-from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task
+from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task, middleware_of
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.worker import Lifespan, Worker
@@ -56,7 +56,7 @@ class App:
         self._given_tracing = tracing
         self._made: dict[str, Any] = {}
         self._lifespan = lifespan
-        self._middleware = tuple(middleware)
+        self._middleware = middleware_of(middleware)
         self._listeners = tuple(listeners)
         self._error_hooks: list[ErrorHook] = []
         self._tasks: dict[str, Task[..., Any]] = {}

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from numbers import Real
 from typing import Final
 
 from qworker.errors import ConfigurationError
@@ -16,13 +17,24 @@ Delay = timedelta | float
 """A time span: a timedelta, or seconds."""
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is not bool and isinstance(value, Real) and not math.isnan(value)
+
+
 def seconds_of(delay: Delay) -> float:
-    """Return a time span in seconds."""
-    return delay.total_seconds() if isinstance(delay, timedelta) else delay
+    """Return a time span in seconds. Raises ConfigurationError for what is none."""
+    if isinstance(delay, timedelta):
+        return delay.total_seconds()
+    if not _is_number(delay):
+        raise ConfigurationError(f"a time span is a number of seconds or a timedelta, not {delay!r}")
+    return delay
 
 
 def whole_seconds(delay: Delay) -> int:
-    """Return *delay* as the service takes it: whole seconds, rounded up, from 0 to 7 days."""
+    """Return *delay* as the service takes it: whole seconds, rounded up, from 0 to 7 days.
+
+    Raises ConfigurationError for what is no time span.
+    """
     return math.ceil(min(max(seconds_of(delay), 0), MAX_DELAY))
 
 
@@ -41,6 +53,8 @@ class Backoff:
 
     def __post_init__(self) -> None:
         """Refuse what can't be a backoff."""
+        if odd := [number for number in (self.base, self.factor, self.max, self.jitter) if not _is_number(number)]:
+            raise ConfigurationError(f"{self}: base, factor, max and jitter must be numbers, not {odd[0]!r}")
         if not (self.base >= 0 and self.factor >= 1 and self.max >= 0 and 0 <= self.jitter <= 1):
             raise ConfigurationError(f"{self}: base and max must be at least 0, factor at least 1, jitter 0 to 1")
 
@@ -62,8 +76,10 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse what can't be a policy."""
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, not {self.max_attempts}")
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
+            raise ConfigurationError(f"max_attempts must be a whole number, 1 or more, not {self.max_attempts!r}")
+        if not isinstance(self.backoff, Backoff):
+            raise ConfigurationError(f"backoff must be a Backoff, as in Backoff(base=5, max=600), not {self.backoff!r}")
 
     def exhausted(self, attempt: int) -> bool:
         """Say whether attempt number *attempt* was the last."""

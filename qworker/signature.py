@@ -155,7 +155,7 @@ class Signature:
         try:
             return self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise InvalidArguments(self._task, str(error)) from None
+            raise InvalidArguments(self._task, f"{error}: it takes {self}") from None
 
     def _check_context_parameters(self, parameters: typing.Iterable[Parameter]) -> None:
         for parameter in parameters:

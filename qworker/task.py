@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
@@ -100,11 +100,11 @@ class Task(Generic[P, R]):
         self.queue = check_task_queue(queue)
         self.signature = Signature(name, function)
         self.options = TaskOptions(
-            policy=RetryPolicy(max_attempts, backoff or Backoff()),
+            policy=_policy(name, max_attempts, backoff),
             timeout=_timeout(name, timeout),
             executor=_executor(name, function, executor),
-            state=None if state is None else TypeAdapter(state),
-            middleware=tuple(middleware),
+            state=_state(name, state),
+            middleware=middleware_of(middleware, f"task {name}: "),
         )
         self._producer = Producer(self, sender, Sending(self.queue, bundle=_bundle(bundle)))
 
@@ -263,6 +263,14 @@ class Producer(Generic[P]):
         ]
 
 
+def middleware_of(given: Any, where: str = "") -> tuple[Middleware, ...]:
+    """Return what is to surround calls; raises ConfigurationError, which begins with *where*."""
+    found: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (None,)
+    if not all(map(callable, found)):
+        raise ConfigurationError(f"{where}middleware must be a list of async functions, not {given!r}")
+    return found
+
+
 def poison_queue_of(queue: str) -> str:
     """Return the name of the queue for jobs of *queue* that were given up."""
     return queue + POISON_SUFFIX
@@ -320,9 +328,9 @@ def _delay(delay: Delay) -> int:
     return whole_seconds(delay)
 
 
-def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    if not all(isinstance(text, str) for pair in headers.items() for text in pair):
-        raise ConfigurationError("headers must be texts, names and values")
+def _headers(headers: Any) -> Mapping[str, str]:
+    if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
+        raise ConfigurationError("headers must be a mapping of texts, names and values")
     return dict(headers)
 
 
@@ -332,16 +340,39 @@ def _bundle(jobs: Any) -> int:
     return jobs
 
 
-def _task_name(name: str) -> str:
+def _task_name(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"a task's name must be a text, not {name!r}")
     if name == BUNDLE_TASK:
         raise ConfigurationError(f"no task may be named {name!r}: messages with many jobs have this name")
     return name
 
 
+def _policy(task: str, max_attempts: int, backoff: Backoff | None) -> RetryPolicy:
+    try:
+        return RetryPolicy(max_attempts, Backoff() if backoff is None else backoff)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"task {task}: {error}") from None
+
+
 def _timeout(task: str, timeout: Delay | None) -> float | None:
-    if timeout is not None and seconds_of(timeout) <= 0:
+    if timeout is None:
+        return None
+    try:
+        seconds = seconds_of(timeout)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"task {task}: timeout: {error}") from None
+    if seconds <= 0:
         raise ConfigurationError(f"task {task}: timeout must be more than 0 seconds, not {timeout}")
-    return None if timeout is None else seconds_of(timeout)
+    return seconds
+
+
+def _state(task: str, state: Any) -> TypeAdapter[Any] | None:
+    try:
+        return None if state is None else TypeAdapter(state)
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"task {task}: state must be a type that pydantic can check: {reason}") from None
 
 
 def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:

@@ -225,6 +225,8 @@ class Broker(ABC):
 
 def check_queue_name(name: str) -> str:
     """Return *name* if every broker takes it as a queue's name; raises InvalidQueueName."""
+    if not isinstance(name, str):
+        raise InvalidQueueName(name, "is not a text")
     if not _MIN_NAME <= len(name) <= _MAX_NAME:
         raise InvalidQueueName(name, f"has {len(name)} characters: use {_MIN_NAME} to {_MAX_NAME}")
     if not _QUEUE_NAME.fullmatch(name):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qworker.app import App
 from qworker.cli.lines import MAX_LINE, Line
 from qworker.envelope import as_fields
-from qworker.errors import InvalidArguments, InvalidEnvelope, text_of
+from qworker.errors import InvalidEnvelope, text_of
 from qworker.job import Job
 from qworker.settings import Seconds
 from qworker.task import Producer
@@ -58,8 +58,8 @@ class Batch:
         try:
             group = self.groups.get(options) or Group(_producer(app, options))
             group.jobs.append(group.producer.make(content.args, content.kwargs))
-        except InvalidArguments as error:
-            raise BadLine(str(error)) from None
+        except BadLine:
+            raise
         except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
             raise BadLine(text_of(error)) from None
         group.lines.append(line.number)

@@ -38,6 +38,10 @@ MISTAKES = [
         "run unimportable",
         "module 'unimportable' can't be imported: ZeroDivisionError: division by zero ({here}/unimportable.py:1)",
     ),
+    Mistake(
+        "run impatient",
+        "task mail.send: backoff must be a Backoff, as in Backoff(base=5, max=600), not 0.1",
+    ),
     Mistake("run misspelt", "module 'misspelt' can't be imported: SyntaxError: invalid syntax ({here}/misspelt.py:1)"),
     Mistake("run jobs --fast", "No such option: --fast (Possible options: --burst, --lease); see 'qworker run --help'"),
     Mistake("start jobs", "No such command 'start'; see 'qworker --help'"),
@@ -100,8 +104,8 @@ MISTAKES = [
         "nothing is both --older and --newer than that: the first must be the shorter time",
     ),
     Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),
-    Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n'", 1),
-    Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments", 1),
+    Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n': it takes (n: int)", 1),
+    Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments: it takes (n: int)", 1),
     Mistake(
         'enqueue jobs.quick --args ["one"]',
         "jobs.quick: n: Input should be a valid integer, unable to parse string as an integer",
@@ -156,6 +160,9 @@ def here(tmp_path: Path) -> Path:
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "two.py").write_text("from qworker import App\none, other = App(), App()\n")
     (tmp_path / "unimportable.py").write_text("1 / 0\n")
+    (tmp_path / "impatient.py").write_text(
+        "from qworker import task\n@task(name='mail.send', backoff=0.1)\ndef send(): ...\n"
+    )
     (tmp_path / "misspelt.py").write_text("def def\n")
     return tmp_path
 

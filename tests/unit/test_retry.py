@@ -1,5 +1,7 @@
 import math
+import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,7 +64,7 @@ def test_any_backoff_gives_a_delay_that_the_service_takes(backoff: Backoff, atte
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"base": -1}, {"factor": 0.5}, {"max": -1}, {"jitter": -0.1}, {"jitter": 1.1}, {"base": math.nan}],
+    [{"base": -1}, {"factor": 0.5}, {"max": -1}, {"jitter": -0.1}, {"jitter": 1.1}],
     ids=str,
 )
 def test_what_can_not_be_a_backoff(wrong: dict[str, float]) -> None:
@@ -70,9 +72,28 @@ def test_what_can_not_be_a_backoff(wrong: dict[str, float]) -> None:
         Backoff(**wrong)
 
 
-def test_a_policy_allows_at_least_one_attempt() -> None:
-    with pytest.raises(ConfigurationError, match="max_attempts must be at least 1, not 0"):
-        RetryPolicy(0)
+@pytest.mark.parametrize("wrong", [math.nan, "5", True, None, timedelta(seconds=5)], ids=str)
+def test_a_backoff_is_of_numbers(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"must be numbers, not {re.escape(repr(wrong))}"):
+        Backoff(base=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["5", math.nan, True, [5]], ids=str)
+def test_what_can_not_be_a_time_span(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"seconds or a timedelta, not {wrong!r}")):
+        whole_seconds(wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, 0.1, "5", timedelta(seconds=5)], ids=str)
+def test_a_policy_has_a_backoff(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"as in Backoff(base=5, max=600), not {wrong!r}")):
+        RetryPolicy(3, wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5, "3", True, None], ids=str)
+def test_a_policy_allows_at_least_one_attempt(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"max_attempts must be a whole number, 1 or more, not {wrong!r}"):
+        RetryPolicy(wrong)
     assert RetryPolicy(1).exhausted(1)
 
 

@@ -126,8 +126,12 @@ async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> 
         ({"ttl": 0}, "a ttl of 0 s must be more than the delay of 0 s"),
         ({"queue": "No"}, "queue name 'No'"),
         ({"queue": "x" * 57}, "queue name"),
-        ({"headers": {"trace": 7}}, "headers must be texts, names and values"),
-        ({"headers": {7: "trace"}}, "headers must be texts, names and values"),
+        ({"headers": {"trace": 7}}, "headers must be a mapping of texts, names and values"),
+        ({"headers": {7: "trace"}}, "headers must be a mapping of texts, names and values"),
+        ({"headers": ["trace"]}, "headers must be a mapping of texts, names and values"),
+        ({"delay": "5"}, "a time span is a number of seconds or a timedelta, not '5'"),
+        ({"ttl": "5"}, "a time span is a number of seconds or a timedelta, not '5'"),
+        ({"queue": 7}, "queue name 7 is not a text"),
     ],
 )
 def test_using_refuses_what_can_not_be(task: Task[..., str], options: dict[str, Any], problem: str) -> None:
@@ -161,13 +165,21 @@ def test_options(outbox: Outbox) -> None:
         (plain, {"timeout": timedelta(0)}, "task t: timeout must be more than 0 seconds"),
         (plain, {"executor": "fiber"}, "task t: executor must be 'thread' or 'process', not 'fiber'"),
         (coroutine, {"executor": "thread"}, "task t: it is 'async def' and runs on the event loop"),
-        (plain, {"max_attempts": 0}, "max_attempts must be at least 1"),
+        (plain, {"timeout": "5"}, "task t: timeout: a time span is a number of seconds or a timedelta, not '5'"),
+        (plain, {"max_attempts": 0}, "task t: max_attempts must be a whole number, 1 or more, not 0"),
+        (plain, {"backoff": 5}, "task t: backoff must be a Backoff"),
+        (plain, {"backoff": 0}, "task t: backoff must be a Backoff"),
+        (plain, {"middleware": plain}, "task t: middleware must be a list of async functions, not <function plain"),
+        (plain, {"middleware": ["plain"]}, "task t: middleware must be a list of async functions"),
+        (plain, {"state": 7}, "task t: state must be a type that pydantic can check"),
+        (plain, {"name": 7}, "a task's name must be a text, not 7"),
+        (plain, {"name": ""}, "a task's name must be a text, not ''"),
         (plain, {"queue": "No"}, "queue name 'No'"),
     ],
 )
 def test_options_that_can_not_be(outbox: Outbox, function: Any, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        Task(function, outbox, name="t", **options)
+        Task(function, outbox, **{"name": "t", **options})
 
 
 def test_a_queue_leaves_room_for_its_poison_queue(outbox: Outbox) -> None:

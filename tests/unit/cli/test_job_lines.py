@@ -88,7 +88,7 @@ def test_a_bad_line_says_what_is_wrong(app: App, text: str, problem: str) -> Non
 
 
 def test_a_line_needs_a_task(app: App) -> None:
-    with pytest.raises(BadLine, match="which task"):
+    with pytest.raises(BadLine, match=r"^which task"):
         Batch().add(line('{"args":["a"]}'), app, Options())
 
 
