@@ -23,7 +23,7 @@ _WORKERS: Final = (
 )
 _TASKS: Final = (
     Column("TASK", gives_way=True),
-    *(Column(title, right=True) for title in ("RUNNING", "DONE/MIN", "FAILED/MIN", "GIVEN UP", "P50", "P95")),
+    *(Column(title, right=True) for title in ("RUNNING", "DONE/MIN", "FAILED/MIN", "GIVEN UP/MIN", "P50", "P95")),
 )
 _FAILURES: Final = (
     Column("GIVEN UP", right=True),
