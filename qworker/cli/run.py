@@ -244,8 +244,10 @@ class _LastResort(threading.Thread):
 
 
 def _leave_stuck_threads(code: int) -> None:
-    """Exit at once if a handler's thread is stuck: Python would wait for it."""
-    if any(thread.name.startswith("qworker-handler") and thread.is_alive() for thread in threading.enumerate()):
+    """Exit at once if a handler's thread is stuck: Python would wait for it. What `atexit` holds is not called then."""
+    from qworker.engine.threads import is_any_stuck  # noqa: PLC0415 — the worker has imported it
+
+    if is_any_stuck():
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(code)

@@ -7,9 +7,18 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Final
 
 from qworker.engine.forks import end_if_forked_from
+
+_in_handlers: Final[set[int]] = set()
+"""The threads that run a handler now."""
+
+
+def is_any_stuck() -> bool:
+    """Say whether a handler still runs in a thread of this process, for which Python would wait when it exits."""
+    alive = {thread.ident for thread in threading.enumerate()}
+    return not alive.isdisjoint(_in_handlers)
 
 
 class Interrupt(BaseException):
@@ -75,10 +84,13 @@ class ThreadCall:
         with self._lock:
             if not self._interrupted:
                 self._ident = threading.get_ident()
+                _in_handlers.add(self._ident)
             return not self._interrupted
 
     def _end(self) -> None:
         with self._lock:
+            if self._ident is not None:
+                _in_handlers.discard(self._ident)
             self._ident = None
             # Python raises what is on its way where a loop turns: here, and not in the thread's next job. (To call it
             # back with SetAsyncExc(NULL) leaves CPython 3.11 checking for it for ever, and hanging under a tracer.)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jobs
+import lingering
 from stage import Stage, WorkerProcess, wait_until
 
 
@@ -177,3 +178,10 @@ def _pending(pid: int, number: signal.Signals) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
     return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def test_what_is_to_be_done_at_exit_is_done_though_a_thread_takes_its_time_to_end(sqlite_stage: Stage) -> None:
+    sqlite_stage.enqueue(lingering.linger, 0)
+    worker = sqlite_stage.worker("--burst", app="lingering")
+    assert 0 == worker.wait()
+    assert 1 == len(sqlite_stage.history.lines("exit"))
