@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,8 @@ from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Urgency
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.brokers.wrapped import WrappedBroker
 from qworker.engine.worker import Worker
-from qworker.errors import AnswerLost, BrokerBusy
+from qworker.envelope import decode
+from qworker.errors import AnswerLost, BrokerBusy, InvalidEnvelope
 from qworker.settings import Settings
 from qworker.testing import EventRecorder
 
@@ -68,6 +70,10 @@ class _Layer:
     """Stands between workers and their broker: notes each call, and does to it what it was told."""
 
     calls: list[Call] = field(default_factory=list)
+    updates: defaultdict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
+    """The same of one kind, by message."""
+    messages: dict[str, str] = field(default_factory=dict)
+    """The id of the message that brought each job, by the job's."""
     _rules: list[tuple[str, list[None] | None, Callable[[Callable[[], Any]], Any]]] = field(default_factory=list)
 
     def of(self, operation: str) -> list[Call]:
@@ -76,6 +82,8 @@ class _Layer:
     async def call(self, operation: str, act: Callable[[], Any], message: str = "", receipt: str = "") -> Any:
         call = Call(operation, message, receipt, time.monotonic())
         self.calls.append(call)
+        if operation == "update":
+            self.updates[message].append(call)
         try:
             result = await self._treated(operation, act)
         except BaseException as error:
@@ -159,6 +167,9 @@ class _LayeredQueue(Queue):
 
     async def get(self, limit: int = 1, *, visibility: int) -> list[Message]:
         got: list[Message] = await self._layer.call("get", lambda: self._queue.get(limit, visibility=visibility))
+        for message in got:
+            with suppress(InvalidEnvelope):
+                self._layer.messages[decode(message.body, message_id=message.id).id] = message.id
         return got
 
     async def peek(self, limit: int = 1) -> list[PeekedMessage]:
@@ -197,6 +208,8 @@ class Execution:
     attempt: int
     began: float
     ended: float = 0.0
+    message: str | None = None
+    """The id of the message that brought its job, if a troubled worker has it."""
     cancelled: bool = False
     lease_lost: bool = False
 
@@ -222,14 +235,23 @@ class Bench:
             with bench._noted(n, ctx):
                 await asyncio.sleep(seconds)
 
+        @app.task(name="rest_into_renewal", max_attempts=5, backoff=Backoff(base=0))
+        async def rest_into_renewal(n: int, seconds: float, *, ctx: Context = INJECTED) -> None:
+            """End so long after its lease's renewal has begun."""
+            with bench._noted(n, ctx) as execution:
+                while not bench.renewals(execution):  # noqa: ASYNC110 — as above
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(seconds)
+
         self.rest = rest.using(queue=self.queue)
+        self.rest_into_renewal = rest_into_renewal.using(queue=self.queue)
 
     @contextmanager
-    def _noted(self, n: int, ctx: Context) -> Iterator[None]:
-        execution = Execution(n, ctx.attempt, time.monotonic())
+    def _noted(self, n: int, ctx: Context) -> Iterator[Execution]:
+        execution = Execution(n, ctx.attempt, time.monotonic(), message=self._layer.messages.get(ctx.job_id))
         self.executions.append(execution)
         try:
-            yield
+            yield execution
         except asyncio.CancelledError:
             execution.cancelled, execution.lease_lost = True, ctx.lease_lost
             raise
@@ -239,6 +261,10 @@ class Bench:
     def calls(self, operation: str) -> list[Call]:
         """Return what the troubled workers asked for."""
         return self._layer.of(operation)
+
+    def renewals(self, execution: Execution) -> list[Call]:
+        """Return those of the lease that it ran under."""
+        return self._layer.updates[execution.message or ""]
 
     def refused(self, operation: str) -> list[Call]:
         """Return what they asked for and didn't get."""

@@ -160,16 +160,14 @@ async def test_a_handler_that_ends_during_its_renewal_deletes_with_the_right_rec
     bench.trouble.delay_answer("update", delay)
     # All are renewed at the same time, and each renewal gets a sixth of it: beside many other tests it takes long.
     lease = fault.scale(short=24, full=3 * bench.lease)
-    renewed_after = lease / 3  # or half a second more: so often it is looked which are due
-    spans = [(n, fault.random.uniform(renewed_after - 0.1, renewed_after + 0.9)) for n in range(count)]
-    await bench.rest.aenqueue_many(spans)
+    spans = [(n, fault.random.uniform(0.0, 1.3 * delay)) for n in range(count)]
+    await bench.rest_into_renewal.aenqueue_many(spans)
     async with bench.worker(concurrency=100, poll_max=0.05, lease=lease) as worker:
         await until(lambda: len(worker.of(JobSucceeded)) >= count, "the end of all", within=60)
-    renewals = [call.at for call in bench.calls("update")]
-    during = sum(any(at <= each.ended <= at + delay for at in renewals) for each in bench.executions)
+    during = sum(any(call.at <= each.ended <= call.ended for call in bench.renewals(each)) for each in bench.executions)
     fault.did(f"{count} handlers that end about when their renewal is answered")
     fault.saw(f"{during} ended during a renewal, {len(bench.refused('delete'))} deletes failed")
-    assert during > count / 10
+    assert during > count / 3
     assert [] == bench.refused("delete")
     assert [] == worker.of(LeaseLost) + worker.of(SettleFailed)
     assert {n: 1 for n, _ in spans} == Counter(execution.n for execution in bench.executions)
