@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -128,6 +129,7 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     _check_shared(app.broker, settings)
     loop_factory = _loop_factory(settings)
     watch = _watch_of(app, settings, number)
+    gc.freeze()  # what is loaded by now stays: to look at all of it again and again would hold the event loop up
     code = _run_to_the_end(_run_worker(app, settings, watch, supervised=number is not None), loop_factory)
     ignore_signals()
     app.close()

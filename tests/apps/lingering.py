@@ -1,6 +1,7 @@
 """A handler whose thread takes its time to end, and something that is to be done when the process exits."""
 
 import atexit
+import gc
 import sys
 import time
 from types import FrameType
@@ -24,5 +25,9 @@ def linger(n: int, *, ctx: Context = INJECTED) -> None:
     note("end", n, ctx)
 
 
-if FILE is not None:
-    atexit.register(append, FILE, {"what": "exit"})
+def _note_exit() -> None:
+    if FILE is not None:
+        append(FILE, {"what": "exit", "frozen": gc.get_freeze_count()})
+
+
+atexit.register(_note_exit)
