@@ -33,6 +33,8 @@ from qworker.testing import EventRecorder
 from stage import MakeStage, Stage, wait_until
 from troubled import Bench, azure_bench, until
 
+_NOISE = 1.5
+"""Seconds by which a busy machine may be late."""
 DROPS = (DropAnswer("FIN"), DropAnswer("RST"), CutBody("FIN"), CutBody("RST"))
 
 
@@ -241,9 +243,9 @@ async def test_calls_that_are_never_answered_are_given_up(
     fault.did(f"a get and two renewals accepted and never answered, L = {lease} s, calls of {call_timeout:g} s at most")
     fault.saw(f"the get was given up after {get.ended - get.at:.2f} s, the renewals after {longest:.2f} s")
     assert get.error is not None
-    assert get.ended - get.at < call_timeout + 0.5
+    assert get.ended - get.at < call_timeout + _NOISE
     assert 2 == len(renewals)
-    assert longest < lease / 6 + 0.4
+    assert longest < lease / 6 + _NOISE
     assert [1] == [execution.attempt for execution in bench.executions]
     await bench.aclose()
 
