@@ -9,7 +9,7 @@ from bench.results import Result, append
 from bench.servers import Server, azurite, running
 
 _RESULTS = Path(__file__).parents[1] / "build/bench.jsonl"
-_SCENES = ("sqlite", "processes", "backlogs", "moments", "starts", "memory", "azure", "polling")
+_SCENES = ("sqlite", "processes", "backlogs", "moments", "starts", "memory", "azure", "polling", "latency")
 
 
 def main() -> None:
@@ -39,12 +39,13 @@ def _measure(options: argparse.Namespace) -> None:
         "backlogs": lambda: sqlite.backlogs(rounds, scale),
         "moments": lambda: moments.on_sqlite(rounds),
         "starts": lambda: moments.starts(rounds),
+        "latency": lambda: moments.latencies(Server("SQLite", "sqlite:///FOLDER/q.db", lambda: 0), 1),
         "memory": lambda: moments.asleep(1, int(10_000 * scale)),
     }
     for name, results in on_machine.items():
         if name in scenes:
             append(options.results, results())
-    if not {"azure", "processes", "polling"}.isdisjoint(scenes):
+    if not {"azure", "processes", "polling", "latency"}.isdisjoint(scenes):
         for server in [_server(text) for text in options.server]:
             _measure_on(server, options, scenes, scale)
         if not options.server:
@@ -57,6 +58,8 @@ def _measure_on(server: Server, options: argparse.Namespace, scenes: Sequence[st
         append(options.results, azure.rounds(server, options.rounds, scale))
     if "processes" in scenes:
         append(options.results, azure.processes(server, options.rounds, scale))
+    if "latency" in scenes:
+        append(options.results, moments.latencies(server, 1))
     if "polling" in scenes:
         append(options.results, moments.on_azure(server, 1))
 

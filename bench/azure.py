@@ -34,6 +34,7 @@ _ENTRIES: Final = (
     Entry(CELERY, 300),
     Entry(DRAMATIQ, 800),
 )
+WORKERS: Final = tuple(entry.who for entry in _ENTRIES if entry.who is not BUNDLES)
 
 
 def rounds(server: Server, count: int, scale: float) -> Iterator[Result]:
@@ -41,7 +42,7 @@ def rounds(server: Server, count: int, scale: float) -> Iterator[Result]:
     for number in range(count):
         for entry in _ENTRIES:
             jobs = max(int(entry.jobs * scale), 200)
-            _empty(server)
+            empty(server)
             figures = enqueue(entry.who, server.url, jobs, server.requests)
             yield Result.of(f"azure: {server.name}", "enqueue", entry.who.name, number, figures)
             figures = drain(entry.who, server.url, jobs, server.requests)
@@ -53,13 +54,14 @@ def processes(server: Server, count: int, scale: float) -> Iterator[Result]:
     for number in range(count):
         for several in (1, 2, 4):
             jobs = max(int(8000 * scale), 200)
-            _empty(server)
+            empty(server)
             enqueue(QWORKER, server.url, jobs)
             figures = drain(QWORKER, server.url, jobs, server.requests, processes=several)
             yield Result.of(f"processes: {server.name}", "drain", str(several), number, figures)
 
 
-def _empty(server: Server) -> None:
+def empty(server: Server) -> None:
+    """Have the queues be there, with nothing in them."""
     with QueueServiceClient.from_connection_string(server.url, api_version="2025-11-05") as service:
         for name in ("bench", "bench-poison"):
             try:

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -80,6 +81,25 @@ def _enqueue_here(module: str, function: str, count: str) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     call(int(count))
     print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]))
+
+
+def enqueue_timed(who: Contestant, url: str, count: int, pause: float = 0.0) -> None:
+    """Have a process of its own enqueue one job after the other that say how late they were started.
+
+    *pause*: seconds that it rests in between on average.
+    """
+    script = "import sys; from bench.measure import _enqueue_timed_here; _enqueue_timed_here(*sys.argv[1:])"
+    subprocess.run(
+        [sys.executable, "-c", script, who.module, str(count), str(pause)], env=_environment(who, url), check=True
+    )
+
+
+def _enqueue_timed_here(module: str, count: str, pause: str) -> None:
+    contestant = importlib.import_module(f"bench.contestants.{module}")
+    for number in range(int(count)):
+        if number:
+            time.sleep(random.uniform(0.2, 1.8) * float(pause))
+        contestant.enqueue_timed()
 
 
 def drain(

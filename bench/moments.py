@@ -1,6 +1,5 @@
 """How long until a job starts, how much an idle worker costs, and how much sleeping jobs weigh."""
 
-import random
 import statistics
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.contestants import qworker_jobs, workers
-from bench.measure import Contestant, Running, enqueue, worker
+from bench import azure, sqlite
+from bench.contestants import workers
+from bench.measure import Contestant, Running, enqueue, enqueue_timed, worker
 from bench.results import Result
 from bench.servers import Server
 
@@ -22,6 +22,8 @@ _MEGABYTE: Final = 1 << 20
 _SETTLED: Final = 3.0
 """Seconds after which a worker that had a job is idle again."""
 _IDLE: Final = 8.0
+_TIMED, _PAUSE = 100, 0.1
+"""Jobs that come now and then, and the seconds between two of them on average."""
 
 
 def _moments(scene: str, server: Server, number: int, count: int, poll_max: float | None) -> Iterator[Result]:
@@ -30,15 +32,38 @@ def _moments(scene: str, server: Server, number: int, count: int, poll_max: floa
     with tempfile.TemporaryDirectory() as folder:
         delays = Path(folder, "delays")
         with worker(QWORKER, server.url, delays=delays, poll_max=poll_max) as running:
-            _enqueue_timed(server.url, 1)
+            enqueue_timed(QWORKER, server.url, 1)
             running.wait_for(1)
             yield from _idle(scene, server, who, number, running)
-            _enqueue_timed(server.url, count, 0.05 if poll_max is None else poll_max)
-            running.wait_for(1 + count)
-        waited = [float(line) * 1000 for line in delays.read_text().splitlines()[1:]]
-        percentiles = statistics.quantiles(waited, n=100)
-        yield Result(scene, "start p50, ms", who, number, value=percentiles[49])
-        yield Result(scene, "start p99, ms", who, number, value=percentiles[98])
+            # The first one waits for no connection of its producer's.
+            enqueue_timed(QWORKER, server.url, 1 + count, 0.05 if poll_max is None else poll_max)
+            running.wait_for(2 + count)
+        yield from _percentiles(scene, who, number, delays, 2)
+
+
+def _percentiles(scene: str, who: str, number: int, delays: Path, skip: int) -> Iterator[Result]:
+    waited = [float(line) * 1000 for line in delays.read_text().splitlines()[skip:]]
+    percentiles = statistics.quantiles(waited, n=100)
+    yield Result(scene, "start p50, ms", who, number, value=percentiles[49])
+    yield Result(scene, "start p99, ms", who, number, value=percentiles[98])
+
+
+def latencies(server: Server, rounds: int) -> Iterator[Result]:
+    """Measure how long jobs that come now and then wait for their start, for each contestant."""
+    contestants = sqlite.WORKERS if server.url.startswith("sqlite:") else azure.WORKERS
+    for number in range(rounds):
+        for who in contestants:
+            with tempfile.TemporaryDirectory() as folder:
+                delays = Path(folder, "delays")
+                url = server.url.replace("FOLDER", folder)
+                if contestants is azure.WORKERS:
+                    azure.empty(server)
+                with worker(who, url, delays=delays) as running:
+                    enqueue_timed(who, url, 1)
+                    running.wait_for(1)
+                    enqueue_timed(who, url, 1 + _TIMED, _PAUSE)
+                    running.wait_for(2 + _TIMED)
+                yield from _percentiles(f"latency: {server.name}", who.name, number, delays, 2)
 
 
 def _idle(scene: str, server: Server, who: str, number: int, running: Running) -> Iterator[Result]:
@@ -48,14 +73,6 @@ def _idle(scene: str, server: Server, who: str, number: int, running: Running) -
     lasted, asked = time.monotonic() - began, server.requests() - before
     yield Result(scene, "idle CPU, %", who, number, value=(running.cpu() - cpu) / lasted * 100)
     yield Result(scene, "idle requests an hour", who, number, value=asked / lasted * 3600)
-
-
-def _enqueue_timed(url: str, count: int, pause: float = 0.0) -> None:
-    qworker_jobs.app.use_broker(url)
-    for _ in range(count):
-        time.sleep(random.uniform(0.2, 1.8) * pause)
-        qworker_jobs.enqueue_timed()
-    qworker_jobs.app.close()
 
 
 def on_sqlite(rounds: int) -> Iterator[Result]:

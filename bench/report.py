@@ -87,6 +87,7 @@ def _tables(board: Board) -> Iterable[str]:
         if "moments" not in scene:
             yield from _rates(board, scene)
     for scene in [
+        *board.scenes("latency"),
         *board.scenes("sqlite: moments"),
         *board.scenes("polling"),
         *board.scenes("start"),

@@ -1,5 +1,7 @@
 """Celery, on kombu's transport for Azure Storage Queue."""
 
+import time
+
 from celery import Celery
 
 from bench.contestants import work
@@ -17,7 +19,18 @@ def noop(number: int) -> None:
     work.done()
 
 
+@app.task(name="timed")
+def timed(enqueued_at: float) -> None:
+    """Say how late it was started."""
+    work.started(enqueued_at)
+
+
 def enqueue(count: int) -> None:
     """Enqueue jobs one after the other, which is all that it can do."""
     for number in range(count):
         noop.delay(number)
+
+
+def enqueue_timed() -> None:
+    """Enqueue one job that says how late it was started."""
+    timed.delay(time.time())

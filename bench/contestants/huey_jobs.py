@@ -1,6 +1,7 @@
 """Huey, on its SQLite storage."""
 
 import os
+import time
 
 from huey import SqliteHuey
 
@@ -17,7 +18,18 @@ def noop(number: int) -> None:
     work.done()
 
 
+@huey.task()
+def timed(enqueued_at: float) -> None:
+    """Say how late it was started."""
+    work.started(enqueued_at)
+
+
 def enqueue(count: int) -> None:
     """Enqueue jobs one after the other, which is all that it can do."""
     for number in range(count):
         noop(number)
+
+
+def enqueue_timed() -> None:
+    """Enqueue one job that says how late it was started."""
+    timed(time.time())

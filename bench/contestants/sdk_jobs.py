@@ -4,7 +4,11 @@ It has no retries, no leases that are renewed, no envelope: it is what the SDK c
 """
 
 import asyncio
+import json
+import time
+from functools import cache
 
+from azure.storage.queue import QueueClient as BlockingClient
 from azure.storage.queue.aio import QueueClient
 
 from bench.contestants import work
@@ -19,6 +23,16 @@ def _client() -> QueueClient:
 def enqueue(count: int) -> None:
     """Enqueue jobs 32 at a time."""
     asyncio.run(_enqueue(count))
+
+
+def enqueue_timed() -> None:
+    """Enqueue one job that says how late it was started."""
+    _blocking_client().send_message(json.dumps({"task": "timed", "args": [time.time()]}))
+
+
+@cache
+def _blocking_client() -> BlockingClient:
+    return BlockingClient.from_connection_string(work.URL, "bench", api_version="2025-11-05")
 
 
 async def _enqueue(count: int) -> None:
@@ -38,11 +52,18 @@ async def _work() -> None:
             pages = client.receive_messages(messages_per_page=32, visibility_timeout=60).by_page()
             page = await anext(pages, None)
             messages = [] if page is None else [message async for message in page]
-            for _ in messages:
-                work.done()
+            for message in messages:
+                _run(**json.loads(message.content))
             await asyncio.gather(*(client.delete_message(message) for message in messages))
             if not messages:
                 await asyncio.sleep(0.1)
+
+
+def _run(task: str, args: list[float]) -> None:
+    if task == "timed":
+        work.started(*args)
+    else:
+        work.done()
 
 
 if __name__ == "__main__":
