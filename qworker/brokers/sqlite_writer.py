@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import math
 import os
 import sqlite3
 import threading
@@ -36,10 +37,12 @@ T = TypeVar("T")
 PATIENCE: Final = 60.0
 """Seconds to wait for another process to let go of the file, unless an operation is worth less."""
 _PAUSE: Final = 0.005
-_GLANCE_EVERY: Final = 0.008
+_GLANCE_EVERY: Final = 0.011
 """Seconds between glances at the file while something is watched for: has anybody written to it?"""
-_LOOK_EVERY: Final = 0.05
+_LOOK_EVERY: Final = 0.1
 """Seconds after which to look even if nobody seems to have written: messages become visible by themselves."""
+_SAME_MOMENT: Final = 0.01
+"""Seconds within which two writes may bear the same time: that of a file goes by the ticks of the kernel's clock."""
 _GROUP: Final = 512
 """Operations in one transaction, at most: the first should not wait long for the last."""
 _EXIT_PATIENCE: Final = 5.0
@@ -134,6 +137,7 @@ class Writer:
         self._watches: list[_Watch] = []
         """Of the thread alone."""
         self._looked_at: tuple[float, object] = 0.0, None
+        self._look_again_at = math.inf
         """When, and at what, it has looked for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
         self._thread: threading.Thread | None = None
@@ -250,7 +254,7 @@ class Writer:
     def _take(self) -> tuple[list[Operation[Any]], list[_Stop]]:
         taken: list[Operation[Any] | _Watch | _Stop] = []
         with suppress(Empty):
-            taken.append(self._inbox.get(timeout=_GLANCE_EVERY if self._watches else None))
+            taken.append(self._wait_and_watch() if self._watches else self._inbox.get())
             while len(taken) < _GROUP:
                 taken.append(self._inbox.get_nowait())
         operations = [each for each in taken if isinstance(each, Operation) and not each.future.done()]
@@ -258,6 +262,20 @@ class Writer:
             self._watches += watches
             self._looked_at = 0.0, None  # it may be there already
         return operations, [each for each in taken if isinstance(each, _Stop)]
+
+    def _wait_and_watch(self) -> "Operation[Any] | _Watch | _Stop":
+        """Wait for something to do, with a glance at the file now and then. Raises Empty when it is worth a look.
+
+        This is what an idle worker does, a hundred times a second.
+        """
+        looked_at, written = self._looked_at
+        until = min(looked_at + _LOOK_EVERY, self._look_again_at, *(each.until for each in self._watches))
+        while True:
+            try:
+                return self._inbox.get(timeout=_GLANCE_EVERY)
+            except Empty:
+                if time.monotonic() >= until or self._last_written() != written:
+                    raise
 
     def _look_out(self, *, all_of_them: bool) -> None:
         """End the watches whose time is up, or whose thing is there."""
@@ -276,11 +294,16 @@ class Writer:
 
     def _is_worth_a_look(self, now: float) -> bool:
         looked_at, written = self._looked_at
-        last_written = self._changes if self._path is None else _last_written(self._path)
-        if now < looked_at + _LOOK_EVERY and written == last_written:
+        last_written = self._last_written()
+        is_written = written != last_written
+        if not is_written and now < looked_at + _LOOK_EVERY and now < self._look_again_at:
             return False
         self._looked_at = now, last_written
+        self._look_again_at = now + _SAME_MOMENT if is_written else math.inf
         return True
+
+    def _last_written(self) -> object:
+        return self._changes if self._path is None else _last_written(self._path)
 
     def _retire(self, stops: Sequence[_Stop]) -> bool:
         with self._running:
@@ -488,9 +511,9 @@ def _settle(answers: Sequence[_Answer]) -> None:
 
 
 def _last_written(path: Path) -> object:
-    """Return what changes when a process writes to a database in WAL mode; twice in a few milliseconds it may not."""
+    """Return what changes when a process writes to a database in WAL mode, except twice at the same moment."""
     try:
-        status = path.with_name(f"{path.name}-wal").stat()
+        status = os.stat(f"{path}-wal")  # noqa: PTH116 — a Path takes as long to be made as all else here
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size

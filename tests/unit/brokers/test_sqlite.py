@@ -149,6 +149,21 @@ class TestWait:
         async with asyncio.timeout(30):
             await waiting
 
+    async def test_ends_though_the_file_bears_the_same_time_as_before(
+        self, broker: SqliteBroker, queue: SqliteQueue, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_writer, "_last_written", lambda _: "now")
+        monkeypatch.setattr(sqlite_writer, "_SAME_MOMENT", 1.0)
+        monkeypatch.setattr(sqlite_writer, "_LOOK_EVERY", self.LONG)
+        waiting = asyncio.ensure_future(queue.wait(self.LONG))
+        while broker.writer()._looked_at[1] != "now":  # noqa: ASYNC110 — another thread's
+            await asyncio.sleep(0.001)
+        another = SqliteBroker(path, clock=clock)
+        await another.queue(queue.name).put("x")
+        await another.aclose()
+        async with asyncio.timeout(30):
+            await waiting
+
     async def test_that_nobody_waits_for_is_forgotten(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
         waiting = asyncio.ensure_future(queue.wait(self.LONG))
         while not broker.writer()._watches:  # noqa: ASYNC110 — another thread's
