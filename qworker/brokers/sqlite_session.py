@@ -88,7 +88,7 @@ class Session:
 
     def __init__(self, connection: sqlite3.Connection, moment: Moment) -> None:
         self.connection = connection
-        self._now, self._ahead = moment
+        self.now, self._ahead = moment
         self._ids: dict[str, int] = {}
 
     def journal_mode(self) -> str:
@@ -120,25 +120,25 @@ class Session:
 
     def put(self, name: str, body: str, delay: int, ttl: int | None) -> str:
         """Add a message and return its id."""
-        now = self._now
+        now = self.now
         expires_at = None if ttl is None else now + ttl * 1000
         row = (self._queue(name), now + delay * 1000, expires_at, now, body)
         return str(self.connection.execute(PUT, row).lastrowid)
 
     def put_many(self, name: str, bodies: Sequence[str], delay: int, ttl: int | None) -> None:
         """Add messages."""
-        queue, now = self._queue(name), self._now
+        queue, now = self._queue(name), self.now
         visible_at, expires_at = now + delay * 1000, None if ttl is None else now + ttl * 1000
         self.connection.executemany(PUT, ((queue, visible_at, expires_at, now, body) for body in bodies))
 
     def any_due(self, name: str) -> bool:
         """Return whether a get would find anything."""
-        due = {"queue": self._queue(name), "now": self._now}
+        due = {"queue": self._queue(name), "now": self.now}
         return self.connection.execute(ANY_DUE, due).fetchone() is not None
 
     def get(self, name: str, limit: int, visibility: int) -> list[Message]:
         """Lease up to *limit* visible messages, those first that have been visible longest."""
-        now = self._now
+        now = self.now
         claim = {"queue": self._queue(name), "now": now, "until": now + visibility * 1000, "limit": limit}
         rows = self.connection.execute(CLAIM, claim).fetchall()
         rows.sort(key=_visible_since)
@@ -149,7 +149,7 @@ class Session:
 
     def peek(self, name: str, limit: int) -> list[PeekedMessage]:
         """Return up to *limit* visible messages, in the order of a get."""
-        due = {"queue": self._queue(name), "now": self._now, "limit": limit}
+        due = {"queue": self._queue(name), "now": self.now, "limit": limit}
         return [
             PeekedMessage(str(seq), dequeue_count, body, _moment(inserted_at), _end(expires_at))
             for seq, dequeue_count, body, inserted_at, expires_at in self.connection.execute(PEEK, due)
@@ -157,7 +157,7 @@ class Session:
 
     def update(self, name: str, message_id: str, receipt: str, visibility: int, body: str | None) -> str:
         """Let a leased message reappear; return its new receipt."""
-        change = self._held(name, message_id, receipt) | {"until": self._now + visibility * 1000, "body": body}
+        change = self._held(name, message_id, receipt) | {"until": self.now + visibility * 1000, "body": body}
         rows = self.connection.execute(UPDATE, change).fetchall()
         if not rows:
             raise LeaseLost(message_id)
@@ -165,13 +165,13 @@ class Session:
 
     def delete(self, name: str, message_id: str, receipt: str) -> None:
         """Delete a leased message."""
-        held = _seq(message_id), self._queue(name), receipt, self._now
+        held = _seq(message_id), self._queue(name), receipt, self.now
         if not self.connection.execute(DELETE, held).rowcount:
             raise LeaseLost(message_id)
 
     def delete_many(self, name: str, messages: Sequence[Held | None]) -> list[Exception | None]:
         """Delete leased messages, except for None; return for each why it could not be, or None."""
-        queue, now = self._queue(name), self._now
+        queue, now = self._queue(name), self.now
         wanted = [(_seq(message_id), queue, receipt, now) for message_id, receipt in filter(None, messages)]
         self.connection.execute("SAVEPOINT deletes")
         try:
@@ -197,7 +197,7 @@ class Session:
 
     def count(self, name: str) -> int:
         """Return how many messages a queue has, the invisible ones too."""
-        (count,) = self.connection.execute(COUNT, {"queue": self._queue(name), "now": self._now}).fetchone()
+        (count,) = self.connection.execute(COUNT, {"queue": self._queue(name), "now": self.now}).fetchone()
         return int(count)
 
     def is_clock_set(self) -> bool:
@@ -220,9 +220,9 @@ class Session:
         row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()
         return None if row is None else self._ahead - int(row[0])
 
-    def purge(self) -> None:
-        """Delete what has expired, in any queue; a long backlog in several turns."""
-        self.connection.execute(PURGE, (self._now, _PURGED_AT_ONCE))
+    def purge(self) -> bool:
+        """Delete what has expired, in any queue; return whether that was all: a long backlog takes several turns."""
+        return self.connection.execute(PURGE, (self.now, _PURGED_AT_ONCE)).rowcount < _PURGED_AT_ONCE
 
     def _queue(self, name: str) -> int:
         if (known := self._ids.get(name)) is not None:
@@ -234,7 +234,7 @@ class Session:
         return found
 
     def _held(self, name: str, message_id: str, receipt: str) -> dict[str, str | int | None]:
-        return {"seq": _seq(message_id), "queue": self._queue(name), "receipt": receipt, "now": self._now}
+        return {"seq": _seq(message_id), "queue": self._queue(name), "receipt": receipt, "now": self.now}
 
 
 def _seq(message_id: str) -> int:

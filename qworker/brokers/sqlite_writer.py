@@ -43,6 +43,8 @@ _LOOK_EVERY: Final = 0.1
 """Seconds after which to look even if nobody seems to have written: messages become visible by themselves."""
 _SAME_MOMENT: Final = 0.01
 """Seconds within which two writes may bear the same time: that of a file goes by the ticks of the kernel's clock."""
+_PURGE_EVERY: Final = 1000
+"""Milliseconds between two deletions of what has expired."""
 _GROUP: Final = 512
 """Operations in one transaction, at most: the first should not wait long for the last."""
 _EXIT_PATIENCE: Final = 5.0
@@ -138,6 +140,7 @@ class Writer:
         """Of the thread alone."""
         self._looked_at: tuple[float, object] = 0.0, None
         self._look_again_at = math.inf
+        self._purged_at = 0
         """When, and at what, it has looked for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
         self._thread: threading.Thread | None = None
@@ -358,8 +361,10 @@ class Writer:
         """Leave out what was cancelled while it waited for the file, and what has waited for as long as it is worth."""
         now = time.monotonic()
         given_up = [each for each in operations if abandoned or now > each.asked_at + each.patience]
-        _deliver([_Answer(each.future, None, self._locked(each)) for each in given_up])
-        return [each for each in operations if each not in given_up and not each.future.done()]
+        if given_up:
+            _deliver([_Answer(each.future, None, self._locked(each)) for each in given_up])
+            operations = [each for each in operations if each not in given_up]
+        return [each for each in operations if not each.future.done()]
 
     def _locked(self, operation: Operation[Any]) -> BrokerBusy:
         return BrokerBusy(f"{self._label}: another process has held the write lock for {operation.patience:g} s")
@@ -412,7 +417,7 @@ class Writer:
         try:
             session = Session(connection, read_clock(self._clock))
             session.follow_clock()
-            session.purge()
+            self._purge(session)
             wanted = self._still_wanted(operations)  # once more: it may have taken long to get the lock
             answers = [_answer(each.future, each.run, session) for each in wanted]
             self._committing = True
@@ -423,6 +428,11 @@ class Writer:
                 connection.execute("ROLLBACK")
             raise
         return answers
+
+    def _purge(self, session: Session) -> None:
+        """Delete what has expired, which nobody sees any more: not in each transaction, as it takes its time."""
+        if not 0 <= session.now - self._purged_at < _PURGE_EVERY and session.purge():
+            self._purged_at = session.now
 
     def _set_durable(self, connection: sqlite3.Connection, *, durable: bool) -> None:
         if durable is not self._durable:
