@@ -18,9 +18,9 @@ from fault_proxy import FaultProxy
 from fault_rules import Rule
 from qworker import INJECTED, App, Backoff, Context
 from qworker.brokers.azure import AzureBroker
-from qworker.brokers.base import Broker, Message, PeekedMessage, Queue, Urgency
+from qworker.brokers.base import Broker, Message, Queue
 from qworker.brokers.sqlite import SqliteBroker
-from qworker.brokers.wrapped import WrappedBroker
+from qworker.brokers.wrapped import WrappedBroker, WrappedQueue
 from qworker.engine.worker import Worker
 from qworker.envelope import decode
 from qworker.errors import AnswerLost, BrokerBusy, InvalidEnvelope
@@ -149,18 +149,15 @@ class _ProxyTrouble:
         return self._add(Rule(Delay(seconds, before=False), on=on, times=times))
 
 
-class _LayeredQueue(Queue):
+class _LayeredQueue(WrappedQueue):
+    """Polled as any other broker's would be, and asked for no rights: neither is a call that goes wrong here."""
+
+    wait = Queue.wait
+    check_right = Queue.check_right
+
     def __init__(self, queue: Queue, layer: _Layer) -> None:
-        self.name = queue.name
-        self._queue = queue
+        super().__init__(queue)
         self._layer = layer
-
-    @property
-    def rate(self) -> float | None:
-        return self._queue.rate
-
-    async def admit(self, urgency: Urgency, *, within: float | None = None) -> None:
-        await self._queue.admit(urgency, within=within)
 
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         return str(await self._layer.call("put", lambda: self._queue.put(body, delay=delay, ttl=ttl)))
@@ -172,9 +169,6 @@ class _LayeredQueue(Queue):
                 self._layer.messages[decode(message.body, message_id=message.id).id] = message.id
         return got
 
-    async def peek(self, limit: int = 1) -> list[PeekedMessage]:
-        return await self._queue.peek(limit)
-
     async def update(self, message_id: str, receipt: str, *, visibility: int, body: str | None = None) -> str:
         def update() -> Any:
             return self._queue.update(message_id, receipt, visibility=visibility, body=body)
@@ -183,12 +177,6 @@ class _LayeredQueue(Queue):
 
     async def delete(self, message_id: str, receipt: str) -> None:
         await self._layer.call("delete", lambda: self._queue.delete(message_id, receipt), message_id, receipt)
-
-    async def clear(self) -> None:
-        await self._queue.clear()
-
-    async def count(self) -> int:
-        return await self._queue.count()
 
 
 class _LayeredBroker(WrappedBroker):

@@ -139,9 +139,10 @@ class Writer:
         self._watches: list[_Watch] = []
         """Of the thread alone."""
         self._looked_at: tuple[float, object] = 0.0, None
+        """When, and at what, it has looked for the last time."""
         self._look_again_at = math.inf
         self._purged_at = 0
-        """When, and at what, it has looked for the last time."""
+        """Milliseconds: when all that had expired was deleted for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
         self._thread: threading.Thread | None = None
         self._calls: deque[Operation[Any]] = deque()
