@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import mmap
 import os
 import random
 import signal
@@ -124,10 +125,17 @@ class Running:
     def __init__(self, process: "subprocess.Popen[bytes]", progress: Path) -> None:
         self.process = process
         self._progress = progress
+        self._handled: dict[Path, memoryview[int]] = {}
+        """The numbers of its threads."""
 
     def done(self) -> int:
         """Return how many jobs it has handled."""
-        return self._progress.stat().st_size if self._progress.exists() else 0
+        for path in {*self._progress.iterdir()} - self._handled.keys():
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size:  # else its thread is about to begin
+                    numbers = mmap.mmap(file.fileno(), mmap.PAGESIZE, access=mmap.ACCESS_READ)
+                    self._handled[path] = memoryview(numbers).cast("Q")
+        return sum(numbers[0] for numbers in self._handled.values())
 
     def wait_for(self, count: int) -> None:
         """Wait until it has handled so many."""
@@ -155,6 +163,7 @@ def worker(who: Contestant, url: str, *, delays: Path | None = None, **options: 
     """Run a worker, and end it with all that it has started."""
     with tempfile.TemporaryDirectory() as folder:
         progress = Path(folder, "progress")
+        progress.mkdir()
         environment = _environment(who, url) | {"BENCH_PROGRESS": str(progress)}
         if delays is not None:
             environment["BENCH_DELAYS"] = str(delays)

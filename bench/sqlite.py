@@ -13,6 +13,9 @@ QWORKER: Final = Contestant("qworker", "qworker_jobs", workers.qworker, "enqueue
 BUNDLES: Final = Contestant("qworker, bundles", "qworker_jobs", workers.qworker, "enqueue_bundles")
 SINGLY: Final = Contestant("qworker, one by one (FULL)", "qworker_jobs", workers.qworker, "enqueue_singly")
 THREADS: Final = Contestant("qworker, four threads (FULL)", "qworker_jobs", workers.qworker, "enqueue_in_threads")
+CALLING: Final = Contestant(
+    "qworker, a system call a job", "qworker_jobs", workers.qworker, environment={"BENCH_SYSTEM_CALL": "1"}
+)
 RAW: Final = Contestant("sqlite3 (FULL)", "sqlite_jobs", list, environment={"BENCH_FSYNC": "1"})
 RAW_FAST: Final = Contestant("sqlite3 (NORMAL)", "sqlite_jobs", list)
 HUEY: Final = Contestant("Huey (FULL)", "huey_jobs", workers.huey, environment={"BENCH_FSYNC": "1"})
@@ -28,7 +31,7 @@ _ENQUEUE: Final = (
     (HUEY, 4000),
     (HUEY_FAST, 10_000),
 )
-_DRAIN: Final = ((QWORKER, 40_000), (BUNDLES, 40_000), (HUEY, 6000), (HUEY_FAST, 6000))
+_DRAIN: Final = ((QWORKER, 40_000), (BUNDLES, 40_000), (CALLING, 40_000), (HUEY, 6000), (HUEY_FAST, 6000))
 WORKERS: Final = (QWORKER, HUEY, HUEY_FAST)
 _BACKLOGS: Final = (1000, 100_000, 1_000_000, 10_000_000)
 _DRAINED: Final = 900

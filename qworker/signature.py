@@ -5,6 +5,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
@@ -16,6 +17,7 @@ from pydantic import (
     Field,
     PydanticSchemaGenerationError,
     PydanticUserError,
+    TypeAdapter,
     ValidationError,
     create_model,
 )
@@ -87,6 +89,9 @@ class Signature:
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
         values = self._bind(args, kwargs)
+        if self._plain is not None:
+            with suppress(ValidationError, PydanticSerializationError):  # which the model puts better
+                return self._plain.pass_on(self._call.validate_json(to_json(values)))
         try:
             valid = self.model.model_validate_json(to_json(values))
         except ValidationError as error:
@@ -94,8 +99,6 @@ class Signature:
         except PydanticSerializationError as error:
             raise InvalidArguments(self._task, f"an argument can't be read as JSON: {error}") from None
         wanted = {self._names[field]: getattr(valid, field) for field in valid.model_fields_set}
-        if self._plain is not None:
-            return self._plain.pass_on(wanted)
         bound = inspect.BoundArguments(self._signature, wanted)
         return bound.args, bound.kwargs
 
@@ -122,10 +125,20 @@ class Signature:
         return (text, "") if "\ufffd" not in text else (None, "an argument may have a lone surrogate in a key")
 
     @cached_property
-    def _calls(self) -> type[BaseModel]:
-        """Many calls as a model, each of them a dictionary: to make an object of it costs more than to validate it."""
+    def _call_type(self) -> Any:
+        """A call as a dictionary: to make a model's object of it costs more than to validate it."""
         call: Any = _call_of("Call", self._hints, total=False)
         call.__pydantic_config__ = _JSON | ConfigDict(extra="forbid")
+        return call
+
+    @cached_property
+    def _call(self) -> TypeAdapter[dict[str, Any]]:
+        return TypeAdapter(self._call_type)
+
+    @cached_property
+    def _calls(self) -> type[BaseModel]:
+        """Many calls as a model."""
+        call: Any = self._call_type
         # The outermost configuration is the one that holds for values of any type.
         return create_model("Calls", __config__=_JSON, calls=(list[call], ...))
 

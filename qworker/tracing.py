@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from opentelemetry import context as contexts
@@ -38,12 +39,12 @@ class Tracing:
             attributes["messaging.batch.message_count"] = len(jobs)
         else:
             attributes["messaging.message.id"] = jobs[0].id
-        given = _creator(propagate.extract(jobs[0].headers, Context()))
+        given = _given_to(jobs)
         with self._tracer.start_as_current_span(
-            f"send {queue}", kind=SpanKind.PRODUCER, attributes=attributes, links=given
+            f"send {queue}", kind=SpanKind.PRODUCER, attributes=attributes, links=[*chain.from_iterable(given.values())]
         ) as span:
             try:
-                yield jobs if given else _with_headers(jobs, self.carrier())
+                yield _with_headers(jobs, self.carrier(), given)
             except Exception as error:
                 span.set_attribute("error.type", type(error).__qualname__)
                 raise
@@ -102,9 +103,17 @@ def _creator(context: Context) -> list[Link]:
     return [Link(span)] if span.is_valid else []
 
 
-def _with_headers(jobs: Sequence[Job], headers: Mapping[str, str]) -> Sequence[Job]:
-    """Return jobs with headers beside their own, which stay as they are."""
-    return [replace(job, headers={**headers, **job.headers}) for job in jobs] if headers else jobs
+def _given_to(jobs: Sequence[Job]) -> dict[int, list[Link]]:
+    """Return the links to what jobs' headers name, by the headers' identity: jobs put together mostly share them."""
+    headers = {id(job.headers): job.headers for job in jobs}
+    return {key: _creator(propagate.extract(each, Context())) for key, each in headers.items()}
+
+
+def _with_headers(jobs: Sequence[Job], headers: Mapping[str, str], given: Mapping[int, list[Link]]) -> Sequence[Job]:
+    """Return jobs with headers beside their own, which stay as they are; those that name a span get none."""
+    if not headers:
+        return jobs
+    return [job if given[id(job.headers)] else replace(job, headers={**headers, **job.headers}) for job in jobs]
 
 
 def _note(span: Span, outcome: Outcome) -> None:

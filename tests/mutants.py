@@ -153,7 +153,7 @@ MUTANTS: Final = (
     Mutant(
         "the SDK tries again by itself",
         (
-            Edit("qworker/brokers/azure.py", '        "retry_total": 0,\n', ""),
+            Edit("qworker/brokers/azure_connections.py", '        "retry_total": 0,\n', ""),
             Edit(
                 "qworker/brokers/azure_messages.py",
                 "AsyncPipeline(transport, [] if policy is None else [policy])",

@@ -1,24 +1,20 @@
 """Azure Queue Storage: https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api."""
 
 import asyncio
-import base64
-import logging
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from datetime import MAXYEAR, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar, cast
-from urllib.parse import SplitResult, parse_qs, urlsplit
-from urllib.request import getproxies_environment
+from urllib.parse import urlsplit
 
 import aiohttp
 from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
+from qworker.brokers.azure_connections import API_VERSION, Connections, Progress, new_session, options_of
 from qworker.brokers.azure_errors import (
     CLEAR,
     COUNT,
@@ -36,8 +32,8 @@ from qworker.brokers.azure_errors import (
     refusal_of,
     translate,
 )
-from qworker.brokers.azure_messages import MessageRequests, new_pipeline
-from qworker.brokers.azure_transport import BareTransport, CautiousTransport
+from qworker.brokers.azure_messages import MessageRequests
+from qworker.brokers.azure_url import PUBLIC_CLOUD, account_of, parse_connection_string, parse_url, url_of
 from qworker.brokers.base import (
     Broker,
     Condition,
@@ -62,24 +58,12 @@ from qworker.errors import (
     BrokerError,
     BrokerUnavailable,
     ConfigurationError,
-    InvalidBrokerURL,
 )
 
-API_VERSION: Final = "2025-11-05"
-"""The newest version of the protocol that emulators and sovereign clouds are known to take."""
-
-_PUBLIC_CLOUD: Final = ".queue.core.windows.net"
-_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9]{3,24}")
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _HALF_A_SECOND: Final = 0.5
 """What a Date header leaves out, on average."""
 _NOBODYS: Final = ("00000000-0000-0000-0000-000000000000", "AgAAAAMAAAAAAAAAAAAAAAAAAAA=")
 """A message id and a receipt that are well formed, and no message's."""
-
-# Seconds after which an idle connection is not used again. It has to be shorter than the server's own limit: a message
-# put while the server hangs up can neither be called sent nor not sent. Azure waits for minutes. Azurite (which alone
-# speaks plain HTTP) waits for 5 s, as Node does.
-_KEEP_ALIVE: Final = {"https": 30.0, "http": 4.0}
 
 T = TypeVar("T")
 _Open = Callable[[aiohttp.ClientSession, float], QueueServiceClient]
@@ -99,13 +83,13 @@ class AzureBroker(Broker):
     def __init__(self, open_service: _Open, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
         host = urlsplit(url).netloc
         self.label = f"azure://{account or host}"
-        if host not in {account, f"{account}{_PUBLIC_CLOUD}"}:
+        if host not in {account, f"{account}{PUBLIC_CLOUD}"}:
             self.label += f" at {host}"
         self._scheme = urlsplit(url).scheme
         self._open_service = open_service
         self._call_timeout = call_timeout
         # No lock, which a fork could leave locked forever: a loop runs in one thread, and only it touches its entry.
-        self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, Connections] = {}
         self._throttles: dict[str, Throttle] = {}
         self._pid = os.getpid()
 
@@ -117,9 +101,9 @@ class AzureBroker(Broker):
         """Return the broker of a storage account's connection string. Raises InvalidBrokerURL."""
 
         def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient.from_connection_string(text, **_options(session, timeout))
+            return QueueServiceClient.from_connection_string(text, **options_of(session, timeout))
 
-        probe = _parse_connection_string(text)
+        probe = parse_connection_string(text)
         return cls(open_service, url=probe.url, account=probe.account_name, call_timeout=call_timeout)
 
     @classmethod
@@ -128,10 +112,7 @@ class AzureBroker(Broker):
 
         Raises InvalidBrokerURL, or ConfigurationError if azure-identity is not installed.
         """
-        if not _ACCOUNT_NAME.fullmatch(name):
-            msg = "azure://ACCOUNT takes the name of a storage account: 3 to 24 lower-case letters and digits"
-            raise InvalidBrokerURL(msg)
-        return cls._with_token(f"https://{name}{_PUBLIC_CLOUD}", call_timeout)
+        return cls._with_token(url_of(name), call_timeout)
 
     @classmethod
     def from_url(cls, url: str, *, call_timeout: float = 10.0) -> Self:
@@ -139,14 +120,14 @@ class AzureBroker(Broker):
 
         Raises InvalidBrokerURL, or ConfigurationError if azure-identity is needed and not installed.
         """
-        parts = _parse_url(url)
+        parts = parse_url(url)
         if not parts.query:
             return cls._with_token(url, call_timeout)
 
         def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient(url, **_options(session, timeout))
+            return QueueServiceClient(url, **options_of(session, timeout))
 
-        return cls(open_service, url=url, account=_account_of(parts), call_timeout=call_timeout)
+        return cls(open_service, url=url, account=account_of(parts), call_timeout=call_timeout)
 
     @classmethod
     def _with_token(cls, url: str, call_timeout: float) -> Self:
@@ -157,9 +138,9 @@ class AzureBroker(Broker):
             raise ConfigurationError(msg) from None
 
         def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient(url, DefaultAzureCredential(), **_options(session, timeout))
+            return QueueServiceClient(url, DefaultAzureCredential(), **options_of(session, timeout))
 
-        return cls(open_service, url=url, account=_account_of(urlsplit(url)), call_timeout=call_timeout)
+        return cls(open_service, url=url, account=account_of(urlsplit(url)), call_timeout=call_timeout)
 
     def queue(self, name: str) -> "AzureQueue":
         """Return the queue of this name, whether it exists or not. Raises InvalidQueueName."""
@@ -180,7 +161,7 @@ class AzureBroker(Broker):
     async def list_queues(self, prefix: str = "") -> list[str]:
         """Return the names of all queues that begin with *prefix*, sorted."""
 
-        async def names(connections: _Connections) -> list[str]:
+        async def names(connections: Connections) -> list[str]:
             found = connections.service.list_queues(name_starts_with=prefix or None)
             return [_given(queue.name) async for queue in found]
 
@@ -190,7 +171,7 @@ class AzureBroker(Broker):
         """List a queue, and read what stands in the head of the answer, whatever it is; see Broker.examine."""
         seen: list[Condition] = []
 
-        async def list_one(connections: _Connections) -> None:
+        async def list_one(connections: Connections) -> None:
             began = time.time()
 
             def note(response: Any) -> None:
@@ -211,10 +192,9 @@ class AzureBroker(Broker):
         if connections is not None:
             await connections.close()
 
-    async def ask(self, request: Request, call: "Callable[[_Connections], Awaitable[T]]") -> T:
+    async def ask(self, request: Request, call: Callable[[Connections], Awaitable[T]]) -> T:
         """Make one request: the boundary between the SDK's errors and ours."""
-        progress = _Progress()
-        _progress.set(progress)
+        progress = Progress.begin()
         try:
             async with asyncio.timeout(self._call_timeout):
                 answer = await call(self._connect())
@@ -245,15 +225,15 @@ class AzureBroker(Broker):
         else:
             throttle.accepted(time.monotonic())
 
-    def _connect(self) -> "_Connections":
+    def _connect(self) -> Connections:
         loop = asyncio.get_running_loop()
         connections = self._connections.get(loop)
         if connections is None:
             for closed in [other for other in tuple(self._connections) if other.is_closed()]:
                 self._connections.pop(closed, None)
-            session = _new_session(_KEEP_ALIVE[self._scheme], self._call_timeout)
+            session = new_session(self._scheme, self._call_timeout)
             service = self._open_service(session, self._call_timeout)
-            connections = self._connections[loop] = _Connections(service, session)
+            connections = self._connections[loop] = Connections(service, session)
         return connections
 
 
@@ -362,145 +342,6 @@ class AzureQueue(Queue):
     ) -> T:
         request = Request(operation, self._broker.label, self.name, message_id, body)
         return await self._broker.ask(request, lambda connections: call(connections.messages(self.name)))
-
-
-class _Connections:
-    """What one event loop needs to talk to the service: a pool of connections, and clients that share it."""
-
-    def __init__(self, service: QueueServiceClient, session: aiohttp.ClientSession) -> None:
-        self.service = service
-        self._pipeline = new_pipeline(service, BareTransport(session))
-        self._queues: dict[str, QueueClient] = {}
-        self._messages: dict[str, MessageRequests] = {}
-
-    def queue(self, name: str) -> QueueClient:
-        """Return the client of a queue; making one costs more than a request."""
-        client = self._queues.get(name)
-        if client is None:
-            client = self._queues[name] = self.service.get_queue_client(name)
-        return client
-
-    def messages(self, name: str) -> MessageRequests:
-        """Return what asks for the messages of a queue."""
-        requests = self._messages.get(name)
-        if requests is None:
-            requests = self._messages[name] = MessageRequests(self._pipeline, self.queue(name).url, API_VERSION)
-        return requests
-
-    async def close(self) -> None:
-        """Close the pool, and the credential if it has connections of its own."""
-        await self.service.close()
-        close_credential = getattr(self.service.credential, "close", None)
-        if close_credential is not None:
-            await close_credential()
-
-
-class _Progress:
-    """How far a request came."""
-
-    __slots__ = ("sent",)
-
-    def __init__(self) -> None:
-        self.sent = False
-
-
-_progress: Final[ContextVar[_Progress]] = ContextVar("qworker_azure_progress")
-
-
-async def _on_headers_sent(*_: object) -> None:
-    _progress.get().sent = True
-
-
-class _ConnectionLost(aiohttp.ClientError):
-    """The connection ended before the answer came."""
-
-
-async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a GET, PUT or DELETE again when a connection breaks.
-
-    It can't know that ours are not idempotent: a get leases other messages, an update or a delete that was applied
-    would be refused the second time.
-    """
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _ConnectionLost(type(error).__name__) from None
-
-
-def _new_session(keep_alive: float, call_timeout: float) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(_on_headers_sent)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity", "User-Agent": "qworker"},
-        skip_auto_headers=("Content-Type",),  # which is signed, and is not to be added behind a signature
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=call_timeout / 2),
-        auto_decompress=False,
-        middlewares=(_send_once,),
-        trace_configs=[trace],
-        trust_env=_behind_proxy(),
-    )
-
-
-def _behind_proxy() -> bool:
-    """Say whether the environment names a proxy: looking for it at each request doubles what one costs."""
-    return not getproxies_environment().keys().isdisjoint({"http", "https", "all"})
-
-
-def _options(session: aiohttp.ClientSession, timeout: float) -> dict[str, Any]:
-    transport = CautiousTransport(session=session, connection_timeout=timeout / 2, read_timeout=timeout * 0.9)
-    return {
-        "transport": transport,
-        "api_version": API_VERSION,
-        "retry_total": 0,
-        "permit_redirects": False,
-        "http_logging_level": logging.DEBUG,
-    }
-
-
-def _parse_connection_string(text: str) -> QueueServiceClient:
-    """Return a client that is never used: the SDK knows how to read the text. Raises InvalidBrokerURL."""
-    probe = None
-    try:
-        probe = QueueServiceClient.from_connection_string(text)
-        base64.b64decode(getattr(probe.credential, "account_key", ""), validate=True)
-        sound = _HOST.fullmatch(urlsplit(probe.url).netloc) is not None
-    except ValueError:
-        sound = False
-    if probe is None or not sound:
-        msg = (
-            "the connection string of the storage account is incomplete or malformed: "
-            "copy it from the account's access keys, it begins with DefaultEndpointsProtocol=https;AccountName="
-        )
-        raise InvalidBrokerURL(msg)
-    return probe
-
-
-def _parse_url(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        sound = _HOST.fullmatch(parts.netloc) is not None
-    except ValueError:
-        sound = False
-    if not sound or parts.scheme not in _KEEP_ALIVE:
-        raise InvalidBrokerURL(
-            "the URL of a storage account is https://ACCOUNT.queue.core.windows.net, with or without a SAS"
-        )
-    if parts.query and "sig" not in parse_qs(parts.query):
-        raise InvalidBrokerURL(f"what follows the ? of https://{parts.netloc} is not a SAS: it has no sig=")
-    if not parts.query and parts.scheme != "https":
-        raise InvalidBrokerURL(f"http://{parts.netloc} has no SAS, and a token is only sent over https")
-    if parts.path.strip("/") and ".queue.core." in parts.netloc:
-        raise InvalidBrokerURL(f"https://{parts.netloc} is the account's URL: leave out the queue's name after it")
-    return parts
-
-
-def _account_of(parts: SplitResult) -> str:
-    """Return the account's name: the first label of its host, or the path where emulators have it."""
-    return parts.path.strip("/") or parts.netloc.partition(".queue.")[0]
 
 
 def _condition(headers: Mapping[str, str], local: float) -> Condition:

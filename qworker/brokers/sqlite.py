@@ -32,7 +32,8 @@ from qworker.brokers.base import (
     check_visibility,
 )
 from qworker.brokers.sqlite_deletes import Deletes
-from qworker.brokers.sqlite_writer import Mode, Writer
+from qworker.brokers.sqlite_operation import Mode
+from qworker.brokers.sqlite_writer import Writer
 from qworker.clock import SYSTEM_CLOCK, Clock
 
 _WRITE_PATIENCE: Final = 5.0

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from qworker.brokers.sqlite_operation import Mode
 from qworker.brokers.sqlite_session import Held, Session
-from qworker.brokers.sqlite_writer import Mode, Writer
+from qworker.brokers.sqlite_writer import Writer
 from qworker.errors import QworkerError
 
 

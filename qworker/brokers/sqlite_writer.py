@@ -1,23 +1,19 @@
 """The thread that runs the SQLite broker's operations: all that wait, in one transaction."""
 
 import asyncio
-import atexit
-import math
-import os
 import sqlite3
 import threading
 import time
-import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
+from qworker.brokers import sqlite_forks
 from qworker.brokers.sqlite_file import (
     escape_odd_texts,
     is_corruption,
@@ -28,6 +24,8 @@ from qworker.brokers.sqlite_file import (
     primary_code,
     translate,
 )
+from qworker.brokers.sqlite_lookout import Lookout, Watch
+from qworker.brokers.sqlite_operation import Answer, Mode, Operation, answer, deliver
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
@@ -37,12 +35,6 @@ T = TypeVar("T")
 PATIENCE: Final = 60.0
 """Seconds to wait for another process to let go of the file, unless an operation is worth less."""
 _PAUSE: Final = 0.005
-_GLANCE_EVERY: Final = 0.011
-"""Seconds between glances at the file while something is watched for: has anybody written to it?"""
-_LOOK_EVERY: Final = 0.1
-"""Seconds after which to look even if nobody seems to have written: messages become visible by themselves."""
-_SAME_MOMENT: Final = 0.01
-"""Seconds within which two writes may bear the same time: that of a file goes by the ticks of the kernel's clock."""
 _PURGE_EVERY: Final = 1000
 """Milliseconds between two deletions of what has expired."""
 _GROUP: Final = 512
@@ -50,52 +42,6 @@ _GROUP: Final = 512
 _EXIT_PATIENCE: Final = 5.0
 _NO_FILE: Final = (0, 0)
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_OWN_FAULT: Final = (
-    BrokerError,
-    ValueError,
-    TypeError,
-    OverflowError,
-    sqlite3.ProgrammingError,
-    sqlite3.InterfaceError,
-)
-"""What one operation can raise without harm to its neighbours: SQLite has not begun to change anything."""
-
-
-class Mode(IntEnum):
-    """How much an operation needs; a group is run as its neediest member asks."""
-
-    READ = 0
-    CLAIM = 1
-    """Writes only if it finds something."""
-    CHANGE = 2
-    """May be forgotten in a power failure."""
-    KEEP = 3
-    """Is on the disk before it is acknowledged."""
-
-
-@dataclass(slots=True, eq=False)
-class Operation(Generic[T]):
-    """One call that waits for its turn."""
-
-    mode: Mode
-    run: Callable[[Session], T]
-    future: asyncio.Future[T] | Future[T]
-    patience: float
-    """Seconds to wait for another process to let go of the file."""
-    is_due: Callable[[Session], bool] | None = None
-    """For a claim: whether there is anything to write."""
-    otherwise: T | None = None
-    """For a claim: its answer if there is not."""
-    asked_at: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True, eq=False)
-class _Watch:
-    """One call that waits for something to be there."""
-
-    is_there: Callable[[Session], bool]
-    until: float
-    future: asyncio.Future[None]
 
 
 @dataclass(slots=True, eq=False)
@@ -109,12 +55,6 @@ class _Failed(Exception):
     def __init__(self, error: sqlite3.Error, *, committing: bool) -> None:
         super().__init__(error)
         self.error, self.committing = error, committing
-
-
-class _Answer(NamedTuple):
-    future: asyncio.Future[Any] | Future[Any]
-    result: Any
-    error: BaseException | None
 
 
 class Writer:
@@ -132,15 +72,9 @@ class Writer:
         self._corrupt: tuple[tuple[int, int], str] | None = None
         """Which file was found to be damaged, and what was said of it."""
         self._committing = False
-        self._changes = 0
-        """How many transactions were committed here."""
         self._running = threading.Lock()  # held while SQLite works, so that no fork happens then
-        self._inbox: SimpleQueue[Operation[Any] | _Watch | _Stop] = SimpleQueue()
-        self._watches: list[_Watch] = []
-        """Of the thread alone."""
-        self._looked_at: tuple[float, object] = 0.0, None
-        """When, and at what, it has looked for the last time."""
-        self._look_again_at = math.inf
+        self._inbox: SimpleQueue[Operation[Any] | Watch | _Stop] = SimpleQueue()
+        self._lookout = Lookout(path)
         self._purged_at = 0
         """Milliseconds: when all that had expired was deleted for the last time."""
         self._gate = threading.RLock()  # guards what follows; a finalizer may run inside of it
@@ -149,8 +83,7 @@ class Writer:
         """Of threads that run them themselves."""
         self._turn = threading.Lock()  # held by the one that does
         self._abandoned = self._forked = False
-        with _registry:
-            _writers.add(self)
+        sqlite_forks.register(self)
 
     def submit(
         self,
@@ -201,10 +134,10 @@ class Writer:
         It also ends, without an error, if that can't be told: whoever asks for the thing itself will be told why.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._hand_in(_Watch(is_there, time.monotonic() + seconds, future))
+        self._hand_in(Watch(is_there, time.monotonic() + seconds, future))
         return future
 
-    def _hand_in(self, item: Operation[Any] | _Watch) -> None:
+    def _hand_in(self, item: Operation[Any] | Watch) -> None:
         self._check_not_forked()
         with self._gate:
             self._inbox.put(item)
@@ -251,63 +184,33 @@ class Writer:
         operations, stops = self._take()
         if operations:
             self._execute(operations)
-        if self._watches:
+        if self._lookout.watches:
             self._look_out(all_of_them=bool(stops))
         return bool(stops) and self._retire(stops)
 
     def _take(self) -> tuple[list[Operation[Any]], list[_Stop]]:
-        taken: list[Operation[Any] | _Watch | _Stop] = []
+        taken: list[Operation[Any] | Watch | _Stop] = []
         with suppress(Empty):
-            taken.append(self._wait_and_watch() if self._watches else self._inbox.get())
+            taken.append(self._lookout.wait(self._inbox) if self._lookout.watches else self._inbox.get())
             while len(taken) < _GROUP:
                 taken.append(self._inbox.get_nowait())
         operations = [each for each in taken if isinstance(each, Operation) and not each.future.done()]
-        if watches := [each for each in taken if isinstance(each, _Watch)]:
-            self._watches += watches
-            self._looked_at = 0.0, None  # it may be there already
+        if watches := [each for each in taken if isinstance(each, Watch)]:
+            self._lookout.add(watches)
         return operations, [each for each in taken if isinstance(each, _Stop)]
-
-    def _wait_and_watch(self) -> "Operation[Any] | _Watch | _Stop":
-        """Wait for something to do, with a glance at the file now and then. Raises Empty when it is worth a look.
-
-        This is what an idle worker does, a hundred times a second.
-        """
-        looked_at, written = self._looked_at
-        until = min(looked_at + _LOOK_EVERY, self._look_again_at, *(each.until for each in self._watches))
-        while True:
-            try:
-                return self._inbox.get(timeout=_GLANCE_EVERY)
-            except Empty:
-                if time.monotonic() >= until or self._last_written() != written:
-                    raise
 
     def _look_out(self, *, all_of_them: bool) -> None:
         """End the watches whose time is up, or whose thing is there."""
         now = time.monotonic()
-        watches = [each for each in self._watches if not each.future.done()]
-        ended = [each for each in watches if all_of_them or each.until <= now]
-        if len(ended) < len(watches) and self._is_worth_a_look(now):
+        ended = self._lookout.end(lambda each: all_of_them or each.until <= now or each.future.done())
+        if self._lookout.watches and self._lookout.is_worth_a_look(now):
             with self._running:
                 try:
                     session = Session(self._connected(), read_clock(self._clock))
-                    ended += [each for each in watches if each not in ended and each.is_there(session)]
+                    ended += self._lookout.end(lambda each: each.is_there(session))
                 except (sqlite3.Error, BrokerError):
-                    ended = watches
-        self._watches = [each for each in watches if each not in ended]
-        _deliver([_Answer(each.future, None, None) for each in ended])
-
-    def _is_worth_a_look(self, now: float) -> bool:
-        looked_at, written = self._looked_at
-        last_written = self._last_written()
-        is_written = written != last_written
-        if not is_written and now < looked_at + _LOOK_EVERY and now < self._look_again_at:
-            return False
-        self._looked_at = now, last_written
-        self._look_again_at = now + _SAME_MOMENT if is_written else math.inf
-        return True
-
-    def _last_written(self) -> object:
-        return self._changes if self._path is None else _last_written(self._path)
+                    ended += self._lookout.end(lambda _: True)
+        deliver([Answer(each.future, None, None) for each in ended if not each.future.done()])
 
     def _retire(self, stops: Sequence[_Stop]) -> bool:
         with self._running:
@@ -319,15 +222,15 @@ class Writer:
                 self._thread = None
         if ends and self._abandoned:
             self._disconnect()
-        _deliver([_Answer(stop.future, None, None) for stop in stops if stop.future is not None])
+        deliver([Answer(stop.future, None, None) for stop in stops if stop.future is not None])
         return ends
 
     def _execute(self, operations: Sequence[Operation[Any]]) -> None:
         try:
             answers = self._run_patiently(operations)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it, and the thread lives
-            answers = [_Answer(each.future, None, self._failure(error)) for each in operations]
-        _deliver(answers)
+            answers = [Answer(each.future, None, self._failure(error)) for each in operations]
+        deliver(answers)
 
     def _failure(self, error: Exception) -> BrokerError:
         """Return a new exception for each caller: a traceback can't be shared."""
@@ -341,7 +244,7 @@ class Writer:
         failure.__cause__ = error.error if isinstance(error, _Failed) else error
         return failure
 
-    def _run_patiently(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+    def _run_patiently(self, operations: Sequence[Operation[Any]]) -> list[Answer]:
         abandoned = False
         while operations := self._still_wanted(operations, abandoned=abandoned):
             with self._running:
@@ -363,7 +266,7 @@ class Writer:
         now = time.monotonic()
         given_up = [each for each in operations if abandoned or now > each.asked_at + each.patience]
         if given_up:
-            _deliver([_Answer(each.future, None, self._locked(each)) for each in given_up])
+            deliver([Answer(each.future, None, self._locked(each)) for each in given_up])
             operations = [each for each in operations if each not in given_up]
         return [each for each in operations if not each.future.done()]
 
@@ -385,10 +288,10 @@ class Writer:
         if is_corruption(error):
             self._corrupt = self._inode, str(translate(error, self._label))
 
-    def _attempt(self, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+    def _attempt(self, operations: Sequence[Operation[Any]]) -> list[Answer]:
         self._committing = False
         connection = self._connected()
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         session = Session(connection, read_clock(self._clock))
         if max(each.mode for each in operations) <= Mode.CLAIM and not session.is_clock_set():
             answers, operations = self._look(session, operations)
@@ -398,21 +301,21 @@ class Writer:
 
     def _look(
         self, session: Session, operations: Sequence[Operation[Any]]
-    ) -> tuple[list[_Answer], list[Operation[Any]]]:
+    ) -> tuple[list[Answer], list[Operation[Any]]]:
         """Answer what needs no transaction: an idle queue is polled without a write."""
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         claims: list[Operation[Any]] = []
         for each in operations:
-            answer = _answer(each.future, each.run if each.is_due is None else each.is_due, session)
-            if each.is_due is None or answer.error is not None:
-                answers.append(answer)
-            elif answer.result:
+            found = answer(each.future, each.run if each.is_due is None else each.is_due, session)
+            if each.is_due is None or found.error is not None:
+                answers.append(found)
+            elif found.result:
                 claims.append(each)
             else:
-                answers.append(_Answer(each.future, each.otherwise, None))
+                answers.append(Answer(each.future, each.otherwise, None))
         return answers, claims
 
-    def _change(self, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[_Answer]:
+    def _change(self, connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[Answer]:
         self._set_durable(connection, durable=any(each.mode is Mode.KEEP for each in operations))
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -420,10 +323,10 @@ class Writer:
             session.follow_clock()
             self._purge(session)
             wanted = self._still_wanted(operations)  # once more: it may have taken long to get the lock
-            answers = [_answer(each.future, each.run, session) for each in wanted]
+            answers = [answer(each.future, each.run, session) for each in wanted]
             self._committing = True
             connection.execute("COMMIT")
-            self._changes += 1
+            self._lookout.changes += 1
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled it back already
                 connection.execute("ROLLBACK")
@@ -479,7 +382,8 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Begin anew: the thread, and what was handed in, are the parent's."""
         self._forked = self._forked or (self._path is None and self._connection is not None)
-        self._inbox, self._gate, self._thread, self._watches = SimpleQueue(), threading.RLock(), None, []
+        self._inbox, self._lookout = SimpleQueue(), Lookout(self._path)
+        self._gate, self._thread = threading.RLock(), None
         self._calls, self._turn = deque(), threading.Lock()
         self._running.release()
 
@@ -491,45 +395,6 @@ class Writer:
             thread.join(_EXIT_PATIENCE)
 
 
-def _answer(future: asyncio.Future[Any] | Future[Any], call: Callable[[Session], Any], session: Session) -> _Answer:
-    try:
-        return _Answer(future, call(session), None)
-    except _OWN_FAULT as error:
-        return _Answer(future, None, error)
-
-
-def _deliver(answers: Sequence[_Answer]) -> None:
-    """Wake each loop once for all of its answers."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Answer]] = defaultdict(list)
-    for answer in answers:
-        if isinstance(answer.future, Future):
-            _settle([answer])  # it wakes its thread by itself
-        else:
-            by_loop[answer.future.get_loop()].append(answer)
-    for loop, batch in by_loop.items():
-        with suppress(RuntimeError):  # that loop is closed: nobody waits
-            loop.call_soon_threadsafe(_settle, batch)
-
-
-def _settle(answers: Sequence[_Answer]) -> None:
-    for future, result, error in answers:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-
-def _last_written(path: Path) -> object:
-    """Return what changes when a process writes to a database in WAL mode, except twice at the same moment."""
-    try:
-        status = os.stat(f"{path}-wal")  # noqa: PTH116 — a Path takes as long to be made as all else here
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
 def _inode(path: Path) -> tuple[int, int]:
     """Return what tells a file from another that was put in its place."""
     try:
@@ -537,42 +402,3 @@ def _inode(path: Path) -> tuple[int, int]:
     except OSError:
         return _NO_FILE
     return status.st_dev, status.st_ino
-
-
-_registry = threading.Lock()
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
-_frozen: list[Writer] = []
-
-
-def _before_fork() -> None:
-    _registry.acquire()
-    _frozen.extend(_writers)
-    for writer in _frozen:
-        writer.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for writer in _frozen:
-        writer.after_fork_in_parent()
-    _frozen.clear()
-    _registry.release()
-
-
-def _after_fork_in_child() -> None:
-    for writer in _frozen:
-        writer.after_fork_in_child()
-    _frozen.clear()
-    _registry.release()
-
-
-@atexit.register
-def _end_all() -> None:
-    for writer in list(_writers):
-        writer.end()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)

@@ -62,9 +62,9 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
 ) -> None:
     """Enqueue one job, and print its id; or many, and print how many.
 
-    A line of --from is a JSON object with the keys task, args, kwargs, queue, delay and ttl, all but task optional;
-    what a line doesn't say is taken from the command line. Bad lines are told, and the rest enqueued; the exit code is
-    then 65.
+    A line of --from is a JSON object with the keys task, args, kwargs, queue, delay, ttl and headers, all but task
+    optional; what a line doesn't say is taken from the command line. Bad lines are told, and the rest enqueued; the
+    exit code is then 65.
     """
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same

@@ -57,7 +57,8 @@ class Batch:
         options = Options(*(_first(getattr(content, name), default) for name, default in defaults._asdict().items()))
         try:
             group = self.groups.get(options) or Group(_producer(app, options))
-            group.jobs.append(group.producer.make(content.args, content.kwargs))
+            producer = group.producer.using(headers=content.headers) if content.headers else group.producer
+            group.jobs.append(producer.make(content.args, content.kwargs))
         except BadLine:
             raise
         except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
@@ -76,6 +77,7 @@ class _Content(BaseModel):
     queue: str | None = None
     delay: Seconds | None = None
     ttl: Seconds | None = None
+    headers: dict[str, str] = {}
 
 
 def _read(line: Line) -> _Content:
@@ -102,7 +104,7 @@ def _fields(data: bytes) -> dict[str, Any]:
 
 
 def _problem(kind: str, place: tuple[int | str, ...], message: str) -> str:
-    key = ascii(place[0])
+    key = ": ".join(map(ascii, place))
     if kind == "extra_forbidden":
         return f"no such key: {key}; there are {', '.join(_Content.model_fields)}"
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")

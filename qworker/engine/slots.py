@@ -21,8 +21,10 @@ class Slots:
     worker can have them; up to two full batches for quick ones, so that a slot never waits for the network.
     """
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, most: int | None = None) -> None:
         self.concurrency = concurrency
+        self.left = math.inf if most is None else most
+        """Jobs that it may still start."""
         self.running = 0
         self._settling = 0
         """Jobs that ended and hold their leases until the broker has been told."""
@@ -48,8 +50,8 @@ class Slots:
         if not self._open:
             return 0
         on_the_way = self.waiting + self._asked_for * self._jobs_each
-        soon = max(self._prefetch() - self._settling, 0)
-        room = math.ceil((self.free + soon - on_the_way) / self._jobs_each)
+        soon = self.free + max(self._prefetch() - self._settling, 0)
+        room = math.ceil((min(soon, self.left) - on_the_way) / self._jobs_each)
         if room >= MAX_BATCH / self._jobs_each:
             return min(room, MAX_BATCH)
         return max(room, 0) if not on_the_way else 0
@@ -77,6 +79,7 @@ class Slots:
     def started(self) -> None:
         """Note that a waiting message became a running job."""
         self.waiting -= 1
+        self.left -= 1
         self.running += 1
         self._change.set()
 

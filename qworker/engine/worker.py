@@ -94,7 +94,7 @@ class Worker:
         self._encoding = encoding
         self._lifespan = lifespan
         self._error_hooks = tuple(error_hooks)
-        self._slots = Slots(settings.concurrency)
+        self._slots = Slots(settings.concurrency, settings.max_jobs)
         self._runner = Runner(
             tasks,
             concurrency=settings.concurrency,
@@ -112,7 +112,6 @@ class Worker:
         self._given_up: str | None = None
         """Why the broker can't be used any more."""
         self._last_active = time.monotonic()
-        self._started = 0
         self._fetching: asyncio.Task[None] | None = None
         self._tally: Counter[type[Event]] = Counter()
         self._stop_reason: str | None = None
@@ -133,7 +132,7 @@ class Worker:
     @property
     def has_started_all(self) -> bool:
         """Whether it has started as many jobs as it may, so that others may be left."""
-        return self._started == self._settings.max_jobs
+        return self._slots.left == 0
 
     def vitals(self) -> Vitals | None:
         """Return what can be said of it now; None before it polls. Must be called on the worker's event loop."""
@@ -291,11 +290,10 @@ class Worker:
     def _start_waiting(self) -> None:
         while self._may_start() and (received := self._turns.take()) is not None:
             self._slots.started()
-            self._started += 1
             self._hold(received, self._pipeline.handle(received, self._leave_slot), then=self._slots.settled)
         self._slots.set_open(to_more=self._turns.open)
         if self.has_started_all and self._stop_reason is None:
-            self.request_stop(f"it has started {self._started} jobs")
+            self.request_stop(f"it has started {self._settings.max_jobs} jobs")
 
     def _may_start(self) -> bool:
         if self._stop_reason is not None or self.has_started_all:

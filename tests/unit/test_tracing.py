@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from doubles import ScriptedBroker
 from qworker import INJECTED, App, Backoff, ConfigurationError, Context, Reject, Retry, Snooze
+from qworker.envelope import decode
 from qworker.errors import BrokerRefused
 from qworker.job import Job
 from qworker.testing import arun_until_idle
@@ -223,6 +224,20 @@ async def test_a_context_that_the_user_gives_is_kept(app: App) -> None:
     [sent], [processed] = spans("send default"), spans("process default")
     assert headers == job.headers
     assert (given, given) == (links(sent), links(processed))
+
+
+async def test_of_many_each_keeps_the_context_that_it_was_given(app: App) -> None:
+    @app.task(name="note")
+    async def note() -> None: ...
+
+    producer = app.get_task("note").using()
+    theirs = producer.using(headers={"traceparent": TRACEPARENT, "tenant": "acme"})
+    producer.send([producer.make([], {}), theirs.make([], {}), theirs.make([], {}), producer.make([], {})])
+    [sent] = spans("send default")
+    assert [(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)] == links(sent)
+    bodies = [message.body for message in await app.broker.queue("default").peek(4)]
+    seen = [decode(body, message_id="m").headers.get("traceparent") for body in bodies]
+    assert [traceparent(sent), TRACEPARENT, TRACEPARENT, traceparent(sent)] == seen
 
 
 async def test_baggage_reaches_the_handler(app: App) -> None:

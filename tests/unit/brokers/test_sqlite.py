@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import pytest
 
-from qworker.brokers import sqlite_file, sqlite_session, sqlite_writer
+from qworker.brokers import sqlite_file, sqlite_lookout, sqlite_session, sqlite_writer
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
+from qworker.brokers.sqlite_operation import Mode, Operation
 from qworker.brokers.sqlite_session import Session, machine, read_clock
-from qworker.brokers.sqlite_writer import Mode, Operation
 from qworker.clock import SYSTEM_CLOCK
 from qworker.errors import (
     AnswerLost,
@@ -152,11 +152,11 @@ class TestWait:
     async def test_ends_though_the_file_bears_the_same_time_as_before(
         self, broker: SqliteBroker, queue: SqliteQueue, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite_writer, "_last_written", lambda _: "now")
-        monkeypatch.setattr(sqlite_writer, "_SAME_MOMENT", 1.0)
-        monkeypatch.setattr(sqlite_writer, "_LOOK_EVERY", self.LONG)
+        monkeypatch.setattr(sqlite_lookout, "_last_written", lambda _: "now")
+        monkeypatch.setattr(sqlite_lookout, "_SAME_MOMENT", 1.0)
+        monkeypatch.setattr(sqlite_lookout, "_LOOK_EVERY", self.LONG)
         waiting = asyncio.ensure_future(queue.wait(self.LONG))
-        while broker.writer()._looked_at[1] != "now":  # noqa: ASYNC110 — another thread's
+        while broker.writer()._lookout._seen != "now":  # noqa: ASYNC110 — another thread's
             await asyncio.sleep(0.001)
         another = SqliteBroker(path, clock=clock)
         await another.queue(queue.name).put("x")
@@ -166,10 +166,10 @@ class TestWait:
 
     async def test_that_nobody_waits_for_is_forgotten(self, broker: SqliteBroker, queue: SqliteQueue) -> None:
         waiting = asyncio.ensure_future(queue.wait(self.LONG))
-        while not broker.writer()._watches:  # noqa: ASYNC110 — another thread's
+        while not broker.writer()._lookout.watches:  # noqa: ASYNC110 — another thread's
             await asyncio.sleep(0.001)
         waiting.cancel()
-        while broker.writer()._watches:  # noqa: ASYNC110 — another thread's
+        while broker.writer()._lookout.watches:  # noqa: ASYNC110 — another thread's
             await asyncio.sleep(0.001)
 
 

@@ -54,6 +54,14 @@ def test_the_command_line_is_for_what_a_line_does_not_say(app: App) -> None:
     assert [Options("send", queue="slow", ttl=9, delay=1)] == list(batch.groups)
 
 
+def test_headers_are_each_jobs_own(app: App) -> None:
+    batch = Batch()
+    for content in ('{"args":["a"],"headers":{"tenant":"x"}}', '{"args":["b"]}', '{"args":["c"],"headers":{"a":"b"}}'):
+        batch.add(line(content), app, Options("send"))
+    [group] = batch.groups.values()
+    assert [{"tenant": "x"}, {}, {"a": "b"}] == [job.headers for job in group.jobs]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -64,10 +72,12 @@ def test_the_command_line_is_for_what_a_line_does_not_say(app: App) -> None:
         ('{"args":[NaN]}', "NaN is not JSON"),
         ('{"args":["\\ud800"]}', "it holds a lone surrogate, which is no character"),
         ('{"args":["\udcff"]}', "it is not UTF-8 text"),
-        ('{"arg":["a"]}', "no such key: 'arg'; there are task, args, kwargs, queue, delay, ttl"),
+        ('{"arg":["a"]}', "no such key: 'arg'; there are task, args, kwargs, queue, delay, ttl, headers"),
         ('{"args":"a"}', "'args' must be an array"),
         ('{"kwargs":["a"]}', "'kwargs' must be an object"),
         ('{"args":["a"],"queue":5}', "'queue' must be a valid string"),
+        ('{"args":["a"],"headers":["x"]}', "'headers' must be an object"),
+        ('{"args":["a"],"headers":{"x":5}}', "'headers': 'x' must be a valid string"),
         ('{"args":["a"],"delay":"soon"}', "'delay': 'soon' is not a time span such as 90, 90s, 5m or 1h"),
         ('{"args":["a"],"delay":"8d"}', "a delay of 691200 s is over the service's 7 days"),
         ('{"args":["a"],"delay":5,"ttl":5}', "a ttl of 5 s must be more than the delay of 5 s"),

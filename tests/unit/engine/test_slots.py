@@ -36,6 +36,19 @@ def test_asks_for_what_can_run(clock: FakeClock) -> None:
     assert (0, 0) == (slots.wanted(), slots.free)
 
 
+def test_asks_for_no_more_than_may_be_started(clock: FakeClock) -> None:
+    slots = Slots(100, most=5)
+    assert 5 == slots.wanted()
+    slots.received(messages=2, jobs=2)
+    assert 0 == slots.wanted()  # as the others are: too few for another request beside these
+    slots.started()
+    slots.started()
+    assert 3 == slots.wanted()
+    start(slots, 3)
+    end(slots, 5)
+    assert (0, 0) == (slots.wanted(), slots.left)
+
+
 def test_asks_for_no_more_than_a_batch(clock: FakeClock) -> None:
     assert MAX_BATCH == Slots(1000).wanted()
 
