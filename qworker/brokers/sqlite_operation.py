@@ -5,11 +5,10 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from qworker.brokers.sqlite_session import Session
 from qworker.errors import BrokerError
@@ -39,13 +38,45 @@ class Mode(IntEnum):
     """Is on the disk before it is acknowledged."""
 
 
+class Reply(Generic[T]):
+    """What has come of an operation that a thread runs by itself, or another for it while it waits for its turn.
+
+    A Future without the locks, which would take as long as the rest of the call: nobody waits for it.
+    """
+
+    __slots__ = ("_error", "_is_done", "_result")
+
+    def __init__(self) -> None:
+        self._is_done = False
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Say whether there is a result, or an error."""
+        return self._is_done
+
+    def set_result(self, result: T) -> None:
+        """Note what it has returned."""
+        self._result, self._is_done = result, True
+
+    def set_exception(self, error: BaseException) -> None:
+        """Note what it has raised."""
+        self._error, self._is_done = error, True
+
+    def result(self) -> T:
+        """Return what it has returned, or raise what it has raised; it is done."""
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+
 @dataclass(slots=True, eq=False)
 class Operation(Generic[T]):
     """One call that waits for its turn."""
 
     mode: Mode
     run: Callable[[Session], T]
-    future: asyncio.Future[T] | Future[T]
+    future: asyncio.Future[T] | Reply[T]
     patience: float
     """Seconds to wait for another process to let go of the file."""
     is_due: Callable[[Session], bool] | None = None
@@ -58,12 +89,12 @@ class Operation(Generic[T]):
 class Answer(NamedTuple):
     """What has come of a call, and whom to tell."""
 
-    future: asyncio.Future[Any] | Future[Any]
+    future: asyncio.Future[Any] | Reply[Any]
     result: Any
     error: BaseException | None
 
 
-def answer(future: asyncio.Future[Any] | Future[Any], call: Callable[[Session], Any], session: Session) -> Answer:
+def answer(future: asyncio.Future[Any] | Reply[Any], call: Callable[[Session], Any], session: Session) -> Answer:
     """Return what a call comes to; what harms its neighbours too, it raises."""
     try:
         return Answer(future, call(session), None)
@@ -75,8 +106,8 @@ def deliver(answers: Sequence[Answer]) -> None:
     """Tell whoever waits; each loop is woken once for all of its answers."""
     by_loop: defaultdict[asyncio.AbstractEventLoop, list[Answer]] = defaultdict(list)
     for each in answers:
-        if isinstance(each.future, Future):
-            _settle([each])  # it wakes its thread by itself
+        if isinstance(each.future, Reply):
+            _settle([each])  # its thread looks when it has its turn
         else:
             by_loop[each.future.get_loop()].append(each)
     for loop, batch in by_loop.items():

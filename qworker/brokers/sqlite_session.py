@@ -21,6 +21,9 @@ _HELD: Final = "seq = :seq AND queue = :queue AND receipt = :receipt AND (expire
 _FRESH: Final = "visible_at || '.' || lower(hex(randomblob(8)))"
 
 PUT: Final = "INSERT INTO messages (queue, visible_at, expires_at, inserted_at, body) VALUES (?, ?, ?, ?, ?)"
+PUT_BY_NAME: Final = """
+    INSERT INTO messages (queue, visible_at, expires_at, inserted_at, body)
+    SELECT id, ?, ?, ?, ? FROM queues WHERE name = ?"""
 ANY_DUE: Final = f"SELECT 1 FROM messages WHERE {_DUE} LIMIT 1"  # noqa: S608 - constants, as in all of these
 PEEK: Final = f"""
     SELECT seq, dequeue_count, body, inserted_at, expires_at FROM messages WHERE {_DUE}
@@ -122,8 +125,10 @@ class Session:
         """Add a message and return its id."""
         now = self.now
         expires_at = None if ttl is None else now + ttl * 1000
-        row = (self._queue(name), now + delay * 1000, expires_at, now, body)
-        return str(self.connection.execute(PUT, row).lastrowid)
+        inserted = self.connection.execute(PUT_BY_NAME, (now + delay * 1000, expires_at, now, body, name))
+        if not inserted.rowcount:
+            raise QueueNotFound(name)
+        return str(inserted.lastrowid)
 
     def put_many(self, name: str, bodies: Sequence[str], delay: int, ttl: int | None) -> None:
         """Add messages."""

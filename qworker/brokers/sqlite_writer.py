@@ -1,12 +1,12 @@
 """The thread that runs the SQLite broker's operations: all that wait, in one transaction."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from qworker.brokers.sqlite_file import (
     translate,
 )
 from qworker.brokers.sqlite_lookout import Lookout, Watch
-from qworker.brokers.sqlite_operation import Answer, Mode, Operation, answer, deliver
+from qworker.brokers.sqlite_operation import Answer, Mode, Operation, Reply, answer, deliver
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
@@ -109,19 +109,19 @@ class Writer:
         one, and many share a transaction.
         """
         self._check_not_forked()
-        operation = Operation(mode, run, Future[T](), PATIENCE)
-        self._calls.append(operation)
+        reply = Reply[T]()
+        self._calls.append(Operation(mode, run, reply, PATIENCE))
         with self._turn:
-            if not operation.future.done():
+            while not reply.done():
                 self._execute_calls()
-        return operation.future.result()
+        return reply.result()
 
     def _execute_calls(self) -> None:
         calls: list[Operation[Any]] = []
-        with suppress(IndexError):
-            while len(calls) < _GROUP:
-                calls.append(self._calls.popleft())
         try:
+            while self._calls and len(calls) < _GROUP:
+                calls.append(self._calls[0])  # first: a signal may come in between
+                self._calls.popleft()
             self._execute(calls)
         finally:
             for call in calls:  # of other threads, if a signal has ended this one's work
@@ -292,9 +292,10 @@ class Writer:
         self._committing = False
         connection = self._connected()
         answers: list[Answer] = []
-        session = Session(connection, read_clock(self._clock))
-        if max(each.mode for each in operations) <= Mode.CLAIM and not session.is_clock_set():
-            answers, operations = self._look(session, operations)
+        if all(each.mode <= Mode.CLAIM for each in operations):
+            session = Session(connection, read_clock(self._clock))
+            if not session.is_clock_set():
+                answers, operations = self._look(session, operations)
         if operations:
             answers += self._change(connection, operations)
         return answers
@@ -398,7 +399,7 @@ class Writer:
 def _inode(path: Path) -> tuple[int, int]:
     """Return what tells a file from another that was put in its place."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 — each operation asks, and path.stat() takes longer
     except OSError:
         return _NO_FILE
     return status.st_dev, status.st_ino

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ import pytest
 from qworker.brokers import sqlite_file, sqlite_lookout, sqlite_session, sqlite_writer
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
-from qworker.brokers.sqlite_operation import Mode, Operation
+from qworker.brokers.sqlite_operation import Mode, Operation, Reply
 from qworker.brokers.sqlite_session import Session, machine, read_clock
 from qworker.clock import SYSTEM_CLOCK
 from qworker.errors import (
@@ -205,13 +204,13 @@ class TestPlainCode:
             raise KeyboardInterrupt
 
         writer = SqliteBroker(path)._writer
-        theirs: Operation[None] = Operation(Mode.KEEP, lambda _: None, Future(), 60)
+        theirs: Operation[None] = Operation(Mode.KEEP, lambda _: None, Reply(), 60)
         writer._calls.append(theirs)
         monkeypatch.setattr(writer, "_execute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             writer.run(Mode.KEEP, lambda _: None)
-        assert isinstance(theirs.future, Future)
-        assert isinstance(theirs.future.exception(timeout=0), AnswerLost)
+        with pytest.raises(AnswerLost):
+            theirs.future.result()
 
 
 class TestBroker:
