@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,6 +78,19 @@ async def test_many_calls_of_both_kinds(task: Task[..., str], outbox: Outbox) ->
     again = await task.aenqueue_many(iter(calls))
     assert [job.args for job in jobs] == [job.args for job in again]
     assert [] == task.enqueue_many([])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(task: Task[..., str], *, enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+    try:
+        task.enqueue_many([("a.png",), ("b.png",)])
+        assert enabled == gc.isenabled()
+        with pytest.raises(InvalidArguments):
+            task.enqueue_many([("a.png", "wide")])
+        assert enabled == gc.isenabled()
+    finally:
+        gc.enable()
 
 
 async def test_nothing_is_sent_if_any_call_is_wrong(task: Task[..., str], outbox: Outbox) -> None:
