@@ -1,5 +1,6 @@
 """The plots of docs/performance.md."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 _OURS: Final = "#1668b8"
 _OTHERS: Final = "#9aa5b1"
@@ -43,11 +45,14 @@ def _bars(board: "Board", scene: str, path: Path) -> None:
         colours = [_OURS if name.startswith("qworker") else _OTHERS for name in names]
         axis.barh(names, [each.median for each in rates], xerr=errors, color=colours, ecolor="#444", capsize=2)
         axis.set_xscale("log")
+        least, most = min(each.low for each in rates), max(each.high for each in rates)
+        axis.set_xlim(10 ** math.floor(math.log10(least)), most * 3)  # room for the figures
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("jobs a second (logarithmic)")
         axis.set_title(f"{scene}: {what}")
         for position, each in enumerate(rates):
             axis.annotate(f" {each.median:,.0f}", (each.high, position), va="center", fontsize=8)
-        axis.margins(x=0.15)
     _save(figure, path)
 
 
