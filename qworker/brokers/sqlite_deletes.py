@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from qworker.brokers.sqlite_operation import Mode
+from qworker.brokers.sqlite_operation import Mode, settle
 from qworker.brokers.sqlite_session import Held, Session
 from qworker.brokers.sqlite_writer import Writer
 from qworker.errors import QworkerError
@@ -77,9 +77,4 @@ def _copies(error: BaseException, count: int) -> list[BaseException]:
 
 def _answer(deletes: Sequence[_Delete], errors: Sequence[BaseException | None]) -> None:
     for (_, future), error in zip(deletes, errors, strict=True):
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+        settle(future, None, error)

@@ -41,7 +41,7 @@ class Mode(IntEnum):
 class Reply(Generic[T]):
     """What has come of an operation that a thread runs by itself, or another for it while it waits for its turn.
 
-    A Future without the locks, which would take as long as the rest of the call: nobody waits for it.
+    A Future without the locks: nobody waits for it.
     """
 
     __slots__ = ("_error", "_is_done", "_result")
@@ -116,10 +116,15 @@ def deliver(answers: Sequence[Answer]) -> None:
 
 
 def _settle(answers: Sequence[Answer]) -> None:
-    for future, result, error in answers:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    for each in answers:
+        settle(*each)
+
+
+def settle(future: asyncio.Future[Any] | Reply[Any], result: Any, error: BaseException | None) -> None:
+    """Give a future its error, or else its result, unless it has one or was cancelled."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
