@@ -125,7 +125,8 @@ class ScriptedBroker(Broker):
 
 
 def message(body: str = '{"task":"t"}', *, number: int = 1, dequeue_count: int = 1) -> Message:
-    return Message(f"m{number}", "r1", dequeue_count, body, datetime.now(UTC), None)
+    now = datetime.now(UTC)
+    return Message(f"m{number}", "r1", dequeue_count, body, now, None, now)
 
 
 async def until(fact: Callable[[], object]) -> None:

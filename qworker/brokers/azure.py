@@ -276,8 +276,14 @@ class AzureQueue(Queue):
         """Look at visible messages; see Queue.peek."""
         check_limit(limit)
 
+        dates: list[str] = []
+
+        def note(response: Any) -> None:
+            dates.append(response.http_response.headers.get("Date", ""))
+
         async def peek(client: QueueClient) -> list[PeekedMessage]:
-            return [_peeked(seen) for seen in await client.peek_messages(limit)]
+            seen = await client.peek_messages(limit, raw_response_hook=note)
+            return [_peeked(message, parsedate_to_datetime(dates[-1])) for message in seen]
 
         return await self.ask(PEEK, peek)
 
@@ -359,13 +365,14 @@ def _given(value: T | None) -> T:
     return value
 
 
-def _peeked(seen: QueueMessage) -> PeekedMessage:
+def _peeked(seen: QueueMessage, at: datetime) -> PeekedMessage:
     return PeekedMessage(
         id=_given(seen.id),
         dequeue_count=_given(seen.dequeue_count),
         body=_body(seen),
         inserted_at=_given(seen.inserted_on),
         expires_at=_expiry(seen),
+        seen_at=at,
     )
 
 

@@ -7,7 +7,7 @@ The protocol: https://learn.microsoft.com/rest/api/storageservices/operations-on
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from datetime import MAXYEAR, UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -63,7 +63,7 @@ class MessageRequests:
         """Get Messages."""
         query = f"numofmessages={limit}&visibilitytimeout={visibility}"
         answer = await self._ask("GET", f"{self._url}?{query}", HTTPStatus.OK)
-        return [_message(fields) for fields in _messages(answer)]
+        return [_message(fields, visibility) for fields in _messages(answer)]
 
     async def update(self, message_id: str, receipt: str, visibility: int, body: str | None) -> str:
         """Update Message, with its body as it was if *body* is None; returns the new receipt."""
@@ -118,7 +118,7 @@ def _messages(answer: Answer) -> Iterator[dict[str, str]]:
     return ({field.tag: field.text or "" for field in message} for message in root)
 
 
-def _message(fields: dict[str, str]) -> Message:
+def _message(fields: dict[str, str], visibility: int) -> Message:
     return Message(
         id=fields["MessageId"],
         receipt=fields["PopReceipt"],
@@ -126,6 +126,7 @@ def _message(fields: dict[str, str]) -> Message:
         body=fields["MessageText"],
         inserted_at=_moment(fields["InsertionTime"]),
         expires_at=_expiry(fields["ExpirationTime"]),
+        received_at=_moment(fields["TimeNextVisible"]) - timedelta(seconds=visibility),
     )
 
 

@@ -57,6 +57,8 @@ class Message:
     inserted_at: datetime
     expires_at: datetime | None
     """When the broker drops it unprocessed; None means never."""
+    received_at: datetime
+    """When it was received, by the broker's clock as all of these: they may be compared with each other only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class PeekedMessage:
     body: str = field(repr=False)
     inserted_at: datetime
     expires_at: datetime | None
+    seen_at: datetime
+    """When it was looked at, by the broker's clock as all of these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,9 @@ UPDATE: Final = f"""
     RETURNING receipt"""  # noqa: S608
 DELETE: Final = """
     DELETE FROM messages WHERE seq = ? AND queue = ? AND receipt = ? AND (expires_at IS NULL OR expires_at > ?)"""
+SHIFT: Final = """
+    UPDATE messages
+    SET visible_at = visible_at + :by, expires_at = expires_at + :by, inserted_at = inserted_at + :by"""
 PURGE: Final = "DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE expires_at <= ? LIMIT ?)"
 # The plus keeps the planner on the index of what expires: few have, and all messages are in the other one.
 COUNT: Final = """
@@ -147,16 +150,18 @@ class Session:
         claim = {"queue": self._queue(name), "now": now, "until": now + visibility * 1000, "limit": limit}
         rows = self.connection.execute(CLAIM, claim).fetchall()
         rows.sort(key=_visible_since)
+        received_at = _moment(now)
         return [
-            Message(str(seq), receipt, dequeue_count, body, _moment(inserted_at), _end(expires_at))
+            Message(str(seq), receipt, dequeue_count, body, _moment(inserted_at), _end(expires_at), received_at)
             for seq, receipt, dequeue_count, body, inserted_at, expires_at in rows
         ]
 
     def peek(self, name: str, limit: int) -> list[PeekedMessage]:
         """Return up to *limit* visible messages, in the order of a get."""
         due = {"queue": self._queue(name), "now": self.now, "limit": limit}
+        seen_at = _moment(self.now)
         return [
-            PeekedMessage(str(seq), dequeue_count, body, _moment(inserted_at), _end(expires_at))
+            PeekedMessage(str(seq), dequeue_count, body, _moment(inserted_at), _end(expires_at), seen_at)
             for seq, dequeue_count, body, inserted_at, expires_at in self.connection.execute(PEEK, due)
         ]
 
@@ -218,8 +223,7 @@ class Session:
             self.connection.execute("INSERT INTO clock (machine, ahead) VALUES (?, ?)", (_MACHINE, self._ahead))
         elif abs(set_forward_by) > _STEP:
             self.connection.execute("UPDATE clock SET ahead = ? WHERE machine = ?", (self._ahead, _MACHINE))
-            shift = "UPDATE messages SET visible_at = visible_at + :by, expires_at = expires_at + :by"
-            self.connection.execute(shift, {"by": set_forward_by})
+            self.connection.execute(SHIFT, {"by": set_forward_by})
 
     def _set_forward_by(self) -> int | None:
         row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()

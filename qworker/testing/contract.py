@@ -284,6 +284,25 @@ class BrokerContract:
         assert message.inserted_at.tzinfo is not None
         assert 100 == pytest.approx((message.expires_at - message.inserted_at).total_seconds(), abs=1)
 
+    async def test_an_age_is_the_time_that_has_passed(self, harness: Harness, queue: Queue) -> None:
+        """From a message's put to its get, and to a peek, as much time passes by its moments as really does.
+
+        They may be cut to whole seconds; an update moves none of them.
+        """
+        before_put = harness.now()
+        await queue.put("x")
+        after_put = harness.now()
+        await harness.advance(2)
+        before_look = harness.now()
+        [peeked] = await queue.peek()
+        message = await get_one(queue)
+        await queue.update(message.id, message.receipt, visibility=0, body="y")
+        again = await get_one(queue)
+        least, most = before_look - after_put - 1, harness.now() - before_put + 1
+        for seen_at in (peeked.seen_at, message.received_at, again.received_at):
+            assert seen_at.tzinfo is not None
+            assert least <= (seen_at - message.inserted_at).total_seconds() <= most
+
     async def test_never_expires_by_default(self, queue: Queue) -> None:
         """Without a ttl there is no end, in a get and in a peek."""
         await queue.put("x")

@@ -664,7 +664,7 @@ async def test_put_sends_delay_and_ttl_and_returns_the_id(service: Service, brok
 async def test_get_returns_what_came(service: Service, broker: AzureBroker) -> None:
     ends = "Tue, 24 Nov 2026 05:00:00 GMT"
     service.answer = Answer(200, messages(message(" {}\n"), message("", expires=ends)))
-    first, second = await broker.queue("mail").get(5, visibility=1)
+    first, second = await broker.queue("mail").get(5, visibility=51)
     assert ("id-1", "receipt-1", 3, " {}\n", None) == (
         first.id,
         first.receipt,
@@ -673,8 +673,15 @@ async def test_get_returns_what_came(service: Service, broker: AzureBroker) -> N
         first.expires_at,
     )
     assert datetime(2026, 11, 23, 5, tzinfo=UTC) == first.inserted_at
+    assert datetime(2026, 11, 23, 5, 0, 9, tzinfo=UTC) == first.received_at
     assert ("", datetime(2026, 11, 24, 5, tzinfo=UTC)) == (second.body, second.expires_at)
     assert 1 == len(service.requests)
+
+
+async def test_a_peek_was_at_the_time_of_the_services_clock(service: Service, broker: AzureBroker) -> None:
+    service.answer = Answer(200, messages(message("x")), {"Date": "Mon, 23 Nov 2026 05:00:07 GMT"})
+    [seen] = await broker.queue("mail").peek()
+    assert datetime(2026, 11, 23, 5, 0, 7, tzinfo=UTC) == seen.seen_at
 
 
 async def test_update_uploads_a_body_only_if_there_is_one(service: Service, broker: AzureBroker) -> None:

@@ -480,6 +480,17 @@ class TestWallClock:
         assert [] == await queue.peek()
         assert 0 == await queue.count()
 
+    @pytest.mark.parametrize("step", [-3600, -1, 1, 3600])
+    async def test_set_it_makes_no_message_older_or_younger(
+        self, queue: SqliteQueue, clock: FakeClock, step: float
+    ) -> None:
+        await queue.put("x")
+        clock.advance(9)
+        clock.step(step)
+        [peeked] = await queue.peek()
+        [message] = await queue.get(visibility=10)
+        assert [9, 9] == [(at - message.inserted_at).total_seconds() for at in (peeked.seen_at, message.received_at)]
+
     @pytest.mark.parametrize("step", [-5, 5])
     async def test_all_processes_follow_it_once(
         self, broker: SqliteBroker, queue: SqliteQueue, path: Path, clock: FakeClock, step: float

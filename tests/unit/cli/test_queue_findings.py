@@ -18,7 +18,7 @@ WORKER: set[Right] = {"get", "update", "delete"}
 
 def seen(*bodies: str, hours: float | None = None) -> list[PeekedMessage]:
     end = None if hours is None else NOW + timedelta(hours=hours)
-    return [PeekedMessage(f"m{number}", 0, body, NOW, end) for number, body in enumerate(bodies)]
+    return [PeekedMessage(f"m{number}", 0, body, NOW, end, NOW) for number, body in enumerate(bodies)]
 
 
 @pytest.mark.parametrize(
