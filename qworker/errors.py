@@ -30,6 +30,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
+
+_SHOWN: Final = 60
+"""Characters of a wrong value that an error shows."""
 
 
 class QworkerError(Exception):
@@ -190,3 +194,12 @@ class BrokerUnusable(BrokerError):
 def text_of(error: Exception) -> str:
     """Return an error in one line's words: ours speak for themselves, another's needs its class."""
     return str(error) if isinstance(error, QworkerError) else f"{type(error).__name__}: {error}"
+
+
+def shown(value: object) -> str:
+    """Return a wrong option's value as an error may show it: short, and on one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 — a repr is anybody's code, and a number may have too many digits for one
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -2,35 +2,44 @@
 
 from dataclasses import dataclass, field
 
-from qworker.retry import Delay, whole_seconds
+from qworker.errors import ConfigurationError
+from qworker.retry import Delay, rest_of
 from qworker.tracebacks import place_of, traceback_of
 
 
 class Retry(Exception):
     """Raised by a handler: this attempt failed, try again.
 
-    It rests for *after* (a timedelta, or seconds), or for the task's own backoff. The attempt counts.
+    It rests for *after* (a timedelta, or seconds; up to 7 days), or for the task's own backoff. The attempt counts.
     """
 
     def __init__(self, reason: str = "", *, after: Delay | None = None) -> None:
-        super().__init__(reason)
-        self.after = None if after is None else whole_seconds(after)
+        super().__init__(_checked("Retry", reason))
+        self.after = None if after is None else rest_of(after, "Retry's after")
 
 
 class Snooze(Exception):
     """Raised by a handler: not ready yet, come back *after* a timedelta, or seconds. The attempt doesn't count."""
 
     def __init__(self, reason: str = "", *, after: Delay) -> None:
-        super().__init__(reason)
-        self.after = whole_seconds(after)
+        super().__init__(_checked("Snooze", reason))
+        self.after = rest_of(after, "Snooze's after")
 
 
 class Reject(Exception):
     """Raised by a handler: this job is never worth trying again; it goes to the poison queue at once."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+        super().__init__(_checked("Reject", reason))
         self.reason = reason
+
+
+def _checked(name: str, reason: object) -> str:
+    """Return the reason to raise *name*. Raises ConfigurationError for what is no text: a time, most likely."""
+    if isinstance(reason, str):
+        return reason
+    hint = "" if name == "Reject" else f"; a time is given as {name}(after=…)"
+    raise ConfigurationError(f"{name} takes its reason as a text, not as {type(reason).__name__}{hint}")
 
 
 @dataclass(frozen=True, slots=True)

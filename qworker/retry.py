@@ -8,7 +8,7 @@ from datetime import timedelta
 from numbers import Real
 from typing import Final
 
-from qworker.errors import ConfigurationError
+from qworker.errors import ConfigurationError, shown
 
 MAX_DELAY: Final = 7 * 24 * 3600
 """Seconds that a message may rest, at most: the service's own limit."""
@@ -17,17 +17,23 @@ Delay = timedelta | float
 """A time span: a timedelta, or seconds."""
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is not bool and isinstance(value, Real) and not math.isnan(value)
+def is_number(value: object) -> bool:
+    """Say whether a value counts something: a bool doesn't, nor do infinity and NaN."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def seconds_of(delay: Delay) -> float:
     """Return a time span in seconds. Raises ConfigurationError for what is none."""
     if isinstance(delay, timedelta):
         return delay.total_seconds()
-    if not _is_number(delay):
-        raise ConfigurationError(f"a time span is a number of seconds or a timedelta, not {delay!r}")
-    return delay
+    if not is_number(delay):
+        raise ConfigurationError(f"a time span is a number of seconds or a timedelta, not {shown(delay)}")
+    return float(delay)
 
 
 def whole_seconds(delay: Delay) -> int:
@@ -36,6 +42,25 @@ def whole_seconds(delay: Delay) -> int:
     Raises ConfigurationError for what is no time span.
     """
     return math.ceil(min(max(seconds_of(delay), 0), MAX_DELAY))
+
+
+def rest_of(delay: Delay, name: str) -> int:
+    """Return the time that a message is to rest in whole seconds, rounded up.
+
+    Raises ConfigurationError, which begins with *name*, for what is no time span or not from 0 seconds to 7 days.
+    """
+    try:
+        seconds = seconds_of(delay)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if not 0 <= seconds <= MAX_DELAY:
+        raise ConfigurationError(f"{name} must be from 0 seconds to 7 days, not {in_seconds(seconds)}")
+    return math.ceil(seconds)
+
+
+def in_seconds(seconds: float) -> str:
+    """Return a time span as an error shows it."""
+    return f"{seconds:,.10g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +78,23 @@ class Backoff:
 
     def __post_init__(self) -> None:
         """Refuse what can't be a backoff."""
-        if odd := [number for number in (self.base, self.factor, self.max, self.jitter) if not _is_number(number)]:
-            raise ConfigurationError(f"{self}: base, factor, max and jitter must be numbers, not {odd[0]!r}")
-        if not (self.base >= 0 and self.factor >= 1 and self.max >= 0 and 0 <= self.jitter <= 1):
-            raise ConfigurationError(f"{self}: base and max must be at least 0, factor at least 1, jitter 0 to 1")
+        if odd := [number for number in (self.base, self.factor, self.max, self.jitter) if not is_number(number)]:
+            raise ConfigurationError(f"a Backoff's base, factor, max and jitter must be numbers, not {shown(odd[0])}")
+        if not 0 <= self.max <= MAX_DELAY:
+            raise ConfigurationError(f"{self}: max must be from 0 to {MAX_DELAY} seconds, which are 7 days")
+        if not 0 <= self.base <= self.max:
+            raise ConfigurationError(f"{self}: base must be from 0 seconds to max, which is {in_seconds(self.max)}")
+        if self.factor < 1:
+            raise ConfigurationError(f"{self}: factor must be at least 1, or rests would become shorter")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigurationError(f"{self}: jitter must be from 0 to 1, the part that chance may take off a rest")
 
     def delay(self, attempt: int, *, rand: Callable[[], float] = random.random) -> float:
         """Return the seconds to rest after attempt number *attempt* (1, 2, …) failed."""
         try:
-            full = min(self.base * self.factor ** (attempt - 1), self.max)
+            full = min(self.base * float(self.factor) ** (attempt - 1), self.max)
         except OverflowError:
-            full = self.max
+            full = self.max if self.base else 0
         return full * (1 - self.jitter * rand())
 
 
@@ -77,9 +108,11 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         """Refuse what can't be a policy."""
         if type(self.max_attempts) is not int or self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be a whole number, 1 or more, not {self.max_attempts!r}")
+            raise ConfigurationError(f"max_attempts must be a whole number, 1 or more, not {shown(self.max_attempts)}")
         if not isinstance(self.backoff, Backoff):
-            raise ConfigurationError(f"backoff must be a Backoff, as in Backoff(base=5, max=600), not {self.backoff!r}")
+            raise ConfigurationError(
+                f"backoff must be a Backoff, as in Backoff(base=5, max=600), not {shown(self.backoff)}"
+            )
 
     def exhausted(self, attempt: int) -> bool:
         """Say whether attempt number *attempt* was the last."""
@@ -87,4 +120,4 @@ class RetryPolicy:
 
     def delay(self, attempt: int) -> int:
         """Return the whole seconds to rest after attempt number *attempt* failed."""
-        return whole_seconds(self.backoff.delay(attempt))
+        return math.ceil(self.backoff.delay(attempt))

@@ -13,12 +13,12 @@ from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, g
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from qworker.brokers.base import MAX_VISIBILITY, check_queue_name
+from qworker.brokers.base import check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job, new_job_ids, utc_now
-from qworker.retry import Backoff, Delay, RetryPolicy, seconds_of, whole_seconds
+from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of, whole_seconds
 from qworker.signature import Encoded, Signature
 
 P = ParamSpec("P")
@@ -34,6 +34,8 @@ Middleware = Callable[[Context, CallNext], Coroutine[Any, Any, Any]]
 
 DEFAULT_QUEUE = "default"
 POISON_SUFFIX = "-poison"
+MAX_TIMEOUT: Final = 365 * 24 * 3600
+"""Seconds: whoever means longer means none; and a date beyond the calendar would fail every attempt."""
 _VALIDATED_AT_ONCE: Final = 2000
 """Calls that are validated together: the rest of them need not be in memory yet."""
 
@@ -195,7 +197,7 @@ class Producer(Generic[P]):
         changed = replace(
             self._sending,
             queue=self._sending.queue if queue is None else check_task_queue(queue),
-            delay=self._sending.delay if delay is None else _delay(delay),
+            delay=self._sending.delay if delay is None else rest_of(delay, f"task {self._task.name}: delay"),
             ttl=self._sending.ttl if ttl is None else whole_seconds(ttl),
             headers=self._sending.headers if headers is None else _headers(headers),
             bundle=self._sending.bundle if bundle is None else _bundle(bundle),
@@ -336,12 +338,6 @@ def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
     )
 
 
-def _delay(delay: Delay) -> int:
-    if seconds_of(delay) > MAX_VISIBILITY:
-        raise ConfigurationError(f"a delay of {seconds_of(delay):g} s is over the service's 7 days")
-    return whole_seconds(delay)
-
-
 def _headers(headers: Any) -> Mapping[str, str]:
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ConfigurationError("headers must be a mapping of texts, names and values")
@@ -376,8 +372,10 @@ def _timeout(task: str, timeout: Delay | None) -> float | None:
         seconds = seconds_of(timeout)
     except ConfigurationError as error:
         raise ConfigurationError(f"task {task}: timeout: {error}") from None
-    if seconds <= 0:
-        raise ConfigurationError(f"task {task}: timeout must be more than 0 seconds, not {timeout}")
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ConfigurationError(
+            f"task {task}: timeout must be more than 0 seconds and at most 365 days, not {in_seconds(seconds)}"
+        )
     return seconds
 
 

@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from qworker.context import Context, SaveState, set_current
-from qworker.engine.outcomes import outcome_of, refuse_generator
+from qworker.engine.outcomes import check_returned, outcome_of
 from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
@@ -65,7 +65,7 @@ def _run(call: ChildCall, save_state: SaveState) -> Outcome:
         set_current(ctx)
         args, kwargs = task.signature.decode(call.job.args, call.job.kwargs)
         returned = task.function(*args, **kwargs, **dict.fromkeys(task.signature.context_parameters, ctx))
-        _refuse_coroutine(refuse_generator(returned))
+        _refuse_coroutine(check_returned(returned))
     except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
         return outcome_of(error)
     return Succeeded()

@@ -1,11 +1,14 @@
 """From what a handler raised to its outcome."""
 
 import inspect
-from typing import Any
+from typing import Any, Final
 
 from qworker.errors import QworkerError
 from qworker.failing import JobFailed
 from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
+
+_ASKED: Final = (Retry, Snooze, Reject)
+"""What a handler asks for by raising it."""
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -36,8 +39,13 @@ def error_of(outcome: Outcome) -> Exception:
             return QworkerError(f"a handler can't come to {outcome}")
 
 
-def refuse_generator(returned: Any) -> Any:
-    """Return what a handler returned, unless its code has not run yet. Raises TypeError."""
+def check_returned(returned: Any) -> Any:
+    """Return what a handler returned, unless it meant something else by it. Raises TypeError."""
+    if returned is None:  # as most do
+        return None
     if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
         raise TypeError("the handler is a generator: a task has nobody to iterate over it")
+    if isinstance(returned, _ASKED) or (isinstance(returned, type) and issubclass(returned, _ASKED)):
+        kind = returned if isinstance(returned, type) else type(returned)
+        raise TypeError(f"the handler returned {kind.__name__}, which does nothing: raise it")
     return returned

@@ -17,7 +17,7 @@ from qworker.engine.attempt import Attempt
 from qworker.engine.child import ChildCall
 from qworker.engine.children import Children
 from qworker.engine.forks import end_if_forked_from
-from qworker.engine.outcomes import error_of, outcome_of, refuse_generator
+from qworker.engine.outcomes import check_returned, error_of, outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
@@ -91,10 +91,10 @@ class Runner:
             return await self._call_child(run)
         handler = partial(run.task.function, *run.args, **run.kwargs)
         if run.task.options.executor is None:
-            return await _on_loop(handler())
+            return check_returned(await _on_loop(handler()))
         returned = await run.in_thread(ThreadCall(handler), self._threads)
         # A decorator may hide that a function is "async def": what it returns has still to be run.
-        return await _on_loop(returned) if inspect.isawaitable(returned) else refuse_generator(returned)
+        return check_returned(await _on_loop(returned) if inspect.isawaitable(returned) else returned)
 
     async def _call_child(self, run: "Run") -> None:
         attempt, function = run.attempt, run.task.function

@@ -1,9 +1,13 @@
 import asyncio
+import math
 import re
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from qworker import ConfigurationError
 from qworker.outcome import Failure, Reject, Retry, Snooze
 
 
@@ -16,6 +20,36 @@ def test_retry_and_snooze_take_a_time_span() -> None:
     assert (None, 2, 60) == (Retry().after, Retry(after=1.5).after, Retry(after=timedelta(minutes=1)).after)
     assert 60 == Snooze(after=timedelta(minutes=1)).after
     assert ("no", "no") == (Reject("no").reason, str(Reject("no")))
+
+
+@pytest.mark.parametrize("kind", [Retry, Snooze])
+@pytest.mark.parametrize("after", [-1, -0.001, 7 * 24 * 3600 + 1, timedelta(days=30), "5", True, math.nan, math.inf])
+def test_a_time_span_out_of_range_is_refused_and_not_changed(kind: Any, after: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^{kind.__name__}'s after(:| must be from 0 seconds to 7 days, not)"
+    ):
+        kind("busy", after=after)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Retry(5), "Retry takes its reason as a text, not as int; a time is given as Retry(after=…)"),  # type: ignore[arg-type]
+        (
+            lambda: Retry(timedelta(minutes=1)),  # type: ignore[arg-type]
+            "Retry takes its reason as a text, not as timedelta; a time is given as Retry(after=…)",
+        ),
+        (
+            lambda: Snooze(5, after=5),  # type: ignore[arg-type]
+            "Snooze takes its reason as a text, not as int; a time is given as Snooze(after=…)",
+        ),
+        (lambda: Reject(404), "Reject takes its reason as a text, not as int"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_reason_is_a_text(make: Callable[[], Exception], problem: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    assert problem == str(caught.value)
 
 
 def test_a_failure_names_the_exception() -> None:

@@ -135,7 +135,10 @@ async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"delay": timedelta(days=8)}, "a delay of 691200 s is over the service's 7 days"),
+        ({"delay": timedelta(days=8)}, "task thumbnail: delay must be from 0 seconds to 7 days, not 691,200 s"),
+        ({"delay": -1}, "task thumbnail: delay must be from 0 seconds to 7 days, not -1 s"),
+        ({"delay": float("inf")}, "task thumbnail: delay: a time span is a number of seconds or a timedelta, not inf"),
+        ({"delay": True}, "task thumbnail: delay: a time span is a number of seconds or a timedelta, not True"),
         ({"delay": 60, "ttl": 60}, "a ttl of 60 s must be more than the delay of 60 s"),
         ({"ttl": 0}, "a ttl of 0 s must be more than the delay of 0 s"),
         ({"queue": "No"}, "queue name 'No'"),
@@ -175,8 +178,16 @@ def test_options(outbox: Outbox) -> None:
 @pytest.mark.parametrize(
     ("function", "options", "problem"),
     [
-        (plain, {"timeout": 0}, "task t: timeout must be more than 0 seconds, not 0"),
+        (plain, {"timeout": 0}, "task t: timeout must be more than 0 seconds and at most 365 days, not 0 s"),
         (plain, {"timeout": timedelta(0)}, "task t: timeout must be more than 0 seconds"),
+        (plain, {"timeout": -1}, "task t: timeout must be more than 0 seconds and at most 365 days, not -1 s"),
+        (plain, {"timeout": 1e300}, "task t: timeout must be more than 0 seconds and at most 365 days, not 1e.300 s"),
+        (
+            plain,
+            {"timeout": float("inf")},
+            "task t: timeout: a time span is a number of seconds or a timedelta, not inf",
+        ),
+        (plain, {"timeout": True}, "task t: timeout: a time span is a number of seconds or a timedelta, not True"),
         (plain, {"executor": "fiber"}, "task t: executor must be 'thread' or 'process', not 'fiber'"),
         (coroutine, {"executor": "thread"}, "task t: it is 'async def' and runs on the event loop"),
         (plain, {"timeout": "5"}, "task t: timeout: a time span is a number of seconds or a timedelta, not '5'"),

@@ -147,6 +147,32 @@ async def test_a_handler_may_ask(runner: Runner) -> None:
         assert "never" == outcome.failure.message
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (lambda: Retry(5), "Retry takes its reason as a text"),  # type: ignore[arg-type] # the point
+        (lambda: Retry(after=-1), "Retry's after must be from 0 seconds to 7 days, not -1 s"),
+        (lambda: Snooze(after=timedelta(days=30)), "Snooze's after must be from 0 seconds to 7 days, not 2,592,000 s"),
+    ],
+)
+async def test_who_asks_for_what_can_not_be_has_failed(runner: Runner, body: Callable[[], Any], text: str) -> None:
+    for task in both_ways(body):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, Failed)
+        assert outcome.failure.type == "ConfigurationError"
+        assert outcome.failure.message.startswith(text)
+
+
+@pytest.mark.parametrize("returned", [Retry("busy"), Snooze(after=1), Reject("never"), Retry, Reject], ids=repr)
+async def test_what_is_only_raised_must_not_be_returned(runner: Runner, returned: Any) -> None:
+    """As RQ's jobs do; the job would count as done."""
+    for task in both_ways(lambda: returned):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, Failed)
+        name = returned.__name__ if isinstance(returned, type) else type(returned).__name__
+        assert f"TypeError: the handler returned {name}, which does nothing: raise it" == str(outcome.failure)
+
+
 async def test_arguments_come_as_the_signature_says(runner: Runner) -> None:
     seen: list[object] = []
 
