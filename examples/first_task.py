@@ -3,7 +3,7 @@
     python -m examples.first_task               # the producer: enqueues three jobs, and ends
     qworker run examples.first_task --burst     # the worker: executes them, and ends when nothing is left
 
-Both use the file qworker.db in the working directory: that is the broker, unless QWORKER_BROKER names another.
+Both use the file qworker.db in the project's directory: that is the broker, unless QWORKER_BROKER names another.
 """
 
 from datetime import date

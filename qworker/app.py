@@ -1,5 +1,6 @@
 """App: tasks, their broker and their workers, put together."""
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +16,7 @@ from qworker.events import Listener
 from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
 from qworker.portal import Portal
+from qworker.project import anchored, here
 from qworker.retry import Backoff, Delay
 from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task, middleware_of
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.settings import Settings
     from qworker.tracing import Tracing
 
+_log = logging.getLogger("qworker")
 T = TypeVar("T")
 H = TypeVar("H", bound=ErrorHook)
 _NOT_A_WORKERS: Final = frozenset(
@@ -35,10 +38,12 @@ class App:
     """A set of tasks, and the broker their jobs go through.
 
     *broker* is a URL, a connection string or a Broker; without one, settings decide (``QWORKER_BROKER``, else
-    ``AZURE_STORAGE_CONNECTION_STRING``, else ``sqlite:///qworker.db``). *lifespan*, an async context manager that is
-    given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``. *middleware*
-    wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and running; without
-    it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. Making an App connects to nothing.
+    ``AZURE_STORAGE_CONNECTION_STRING``, else the file ``qworker.db`` of the project). A relative path is one in the
+    directory where the App is made, whatever directory the program changes to later. *lifespan*, an async context
+    manager that is given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``.
+    *middleware* wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and
+    running; without it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. Making an App
+    connects to nothing.
     """
 
     def __init__(  # noqa: PLR0913 — each option has its own name
@@ -51,7 +56,9 @@ class App:
         listeners: Iterable[Listener] = (),
         tracing: bool | None = None,
     ) -> None:
-        self._given_broker = broker
+        self._here = here()
+        """Where relative paths and settings are looked for, whatever directory a program changes to later."""
+        self._given_broker = anchored(broker, self._here) if isinstance(broker, str) else broker
         self._given_encoding = encoding
         self._given_tracing = tracing
         self._made: dict[str, Any] = {}
@@ -75,7 +82,7 @@ class App:
     def use_broker(self, broker: str | Broker) -> None:
         """Use another broker from now on; for command lines and tests. What sync calls opened to the old is closed."""
         self._portal.close()
-        self._given_broker = broker
+        self._given_broker = anchored(broker, here()) if isinstance(broker, str) else broker
         self._made.clear()
 
     @overload
@@ -161,7 +168,7 @@ class App:
         """
         if foreign := sorted(_NOT_A_WORKERS.intersection(settings)):
             raise ConfigurationError(f"worker(): {', '.join(foreign)}: not of a worker, but of its App or its program")
-        worker = self.make_worker(_load_settings(settings), listeners)
+        worker = self.make_worker(self._load_settings(settings), listeners)
         try:
             async with worker:
                 yield worker
@@ -217,19 +224,22 @@ class App:
     def _make_broker(self) -> Broker:
         if isinstance(self._given_broker, Broker):
             return self._given_broker
-        return broker_from_url(self._given_broker or _load_settings().broker_url())
+        url = self._load_settings().broker_url() if self._given_broker is None else self._given_broker
+        broker = broker_from_url(url, self._here)
+        _log.debug("jobs go to %s", broker.label)
+        return broker
 
     @property
     def encoding(self) -> Encoding:
         """How bodies are sent. Raises ConfigurationError if the settings make no sense."""
-        return self._first("encoding", lambda: self._given_encoding or _load_settings().encoding)
+        return self._first("encoding", lambda: self._given_encoding or self._load_settings().encoding)
 
     @property
     def _enqueuer(self) -> Enqueuer:
         return self._first("enqueuer", lambda: Enqueuer(self.broker, self.encoding, self._make_tracing()))
 
     def _make_tracing(self) -> "Tracing | None":
-        wanted = _load_settings().tracing if self._given_tracing is None else self._given_tracing
+        wanted = self._load_settings().tracing if self._given_tracing is None else self._given_tracing
         if not wanted:
             return None
         try:
@@ -239,6 +249,11 @@ class App:
                 raise
             raise ConfigurationError("tracing: OpenTelemetry is not installed: pip install 'qworker[otel]'") from None
         return Tracing()
+
+    def _load_settings(self, given: Mapping[str, Any] | None = None) -> "Settings":
+        from qworker.settings import Settings  # noqa: PLC0415 — see above
+
+        return Settings.load(given, start=self._here)
 
     def _first(self, name: str, make: Callable[[], T]) -> T:
         """Return what was made first, whichever thread made it; a lock could stay locked for ever after a fork."""
@@ -262,12 +277,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App of {len(self._tasks)} tasks>"
-
-
-def _load_settings(given: Mapping[str, Any] | None = None) -> "Settings":
-    from qworker.settings import Settings  # noqa: PLC0415 — see above
-
-    return Settings.load(given)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -3,22 +3,27 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
 
 from qworker.brokers.base import MAX_VISIBILITY
 from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, InvalidQueueName
+from qworker.project import Table, anchored, here, root_of, settings_of
 from qworker.task import check_task_queue
 
+DEFAULT_FILE: Final = "qworker.db"
+"""The broker without any setting: a file in the project's directory."""
 _PREFIX = "QWORKER_"
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -76,6 +81,9 @@ WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
 Queues = Annotated[dict[str, int], NoDecode, BeforeValidator(_queues), AfterValidator(_checked_queues)]
 
 
+_project: ContextVar[Table | None] = ContextVar("the project whose settings are being loaded", default=None)
+
+
 class Settings(BaseSettings):
     """How qworker is to run here. Spans of time are seconds, or texts such as "90s", "5m", "1h"."""
 
@@ -85,7 +93,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        pyproject_toml_table_header=("tool", "qworker"),
     )
 
     app: str | None = None
@@ -124,6 +131,9 @@ class Settings(BaseSettings):
     poll_max: Seconds | None = Field(default=None, gt=0)
     """Seconds between polls of an idle queue; by default the broker's: 2 on Azure, 0.5 on SQLite."""
 
+    _start: Path | None = PrivateAttr(default_factory=here)
+    """The directory that relative paths belong to, but for those in pyproject.toml."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -134,35 +144,66 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 — the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Say where settings come from, the strongest first."""
-        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _values_of(_project.get()))
 
     @classmethod
-    def load(cls, given: Mapping[str, Any] | None = None) -> Self:
-        """Read all sources; *given* (what is not None of it) wins. Raises ConfigurationError, one line."""
+    def load(cls, given: Mapping[str, Any] | None = None, *, start: Path | None = None) -> Self:
+        """Read all sources; *given* (what is not None of it) wins. Raises ConfigurationError, one line.
+
+        The project is looked for in *start*, by default the current directory, and above.
+        """
         wanted = {name: value for name, value in (given or {}).items() if value is not None}
+        start = here() if start is None else start
+        project = settings_of(start)
+        loading = _project.set(project)
         try:
-            return cls(**wanted)
+            settings = cls(**wanted)
         except ValidationError as error:
-            raise ConfigurationError(_one_line(error, wanted)) from None
-        except ValueError as error:  # pyproject.toml is not TOML
-            raise ConfigurationError(f"pyproject.toml: {error}") from None
+            raise ConfigurationError(_one_line(error, wanted, project)) from None
+        except ValueError as error:  # an environment variable that is no JSON where it has to be
+            raise ConfigurationError(" ".join(str(error).split())) from None
+        finally:
+            _project.reset(loading)
+        settings._start = start
+        return settings
 
     def broker_url(self) -> str:
-        """Return the broker's URL: as set, else AZURE_STORAGE_CONNECTION_STRING, else a file in this directory."""
-        return self.broker or os.environ.get("AZURE_STORAGE_CONNECTION_STRING") or "sqlite:///qworker.db"
+        """Return the broker's URL: as set, else AZURE_STORAGE_CONNECTION_STRING, else a file of the project.
+
+        The path of a file is a whole one. Raises ConfigurationError if it belongs to a directory that was deleted.
+        """
+        if (url := self.broker or os.environ.get("AZURE_STORAGE_CONNECTION_STRING")) is not None and url:
+            return anchored(url, self._start)
+        if self._start is None:
+            raise ConfigurationError("which broker? The current directory was deleted, and QWORKER_BROKER names none")
+        return anchored(f"sqlite:///{DEFAULT_FILE}", root_of(self._start))
 
 
-def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
+def _values_of(project: Table | None) -> dict[str, Any]:
+    """Return the settings of a project; a relative path in them is one beside their file."""
+    if project is None:
+        return {}
+    broker = project.values.get("broker")
+    if not isinstance(broker, str):
+        return project.values
+    return project.values | {"broker": anchored(broker, project.file.parent)}
+
+
+def _one_line(error: ValidationError, given: Mapping[str, Any], project: Table | None) -> str:
     return "; ".join(
-        f"{_origin(str(found['loc'][0]), given)}: {_problem(found['type'], found['msg'])}" for found in error.errors()
+        f"{_origin(str(found['loc'][0]), given, project)}: {_problem(found['type'], found['msg'])}"
+        for found in error.errors()
     )
 
 
-def _origin(name: str, given: Mapping[str, Any]) -> str:
+def _origin(name: str, given: Mapping[str, Any], project: Table | None) -> str:
     if name in given:
         return f"--{name.replace('_', '-')}"
     variable = _PREFIX + name.upper()
-    return variable if variable in os.environ else f"[tool.qworker] {name} in pyproject.toml"
+    if variable in os.environ or project is None:
+        return variable
+    file = project.file.name if project.file.parent == here() else str(project.file)
+    return f"[tool.qworker] {name} in {file}"
 
 
 def _problem(kind: str, message: str) -> str:

@@ -1,5 +1,7 @@
 """Which broker a URL or a connection string means."""
 
+from pathlib import Path
+
 from qworker.brokers.base import Broker
 from qworker.errors import InvalidBrokerURL
 
@@ -9,14 +11,15 @@ FORMS = (
 )
 
 
-def broker_from_url(url: str) -> Broker:
+def broker_from_url(url: str, folder: Path | None = None) -> Broker:
     """Return the broker that *url* means, without connecting to it.
 
+    A relative path is one in *folder*, by default the current directory.
     Raises InvalidBrokerURL for anything else, and never repeats it: it may hold a secret.
     """
     scheme, separator, rest = url.strip().partition("://")
     if separator and scheme == "sqlite":
-        return _sqlite(rest)
+        return _sqlite(rest, folder)
     if _is_connection_string(url) or (separator and scheme in {"azure", "http", "https"}):
         return _azure(scheme, rest, url.strip())
     what = f"a URL of scheme {scheme!r}" if separator and scheme.isalnum() else "that"
@@ -28,12 +31,11 @@ def _is_connection_string(url: str) -> bool:
     return bool(keys & {"accountname", "accountkey", "queueendpoint", "sharedaccesssignature", "usedevelopmentstorage"})
 
 
-def _sqlite(rest: str) -> Broker:
+def _sqlite(rest: str, folder: Path | None) -> Broker:
     from qworker.brokers.sqlite import SqliteBroker  # noqa: PLC0415 — only the broker in use is imported
+    from qworker.brokers.sqlite_place import place_of_url  # noqa: PLC0415 — the same
 
-    if rest and not rest.startswith("/"):
-        raise InvalidBrokerURL(f"sqlite://{rest}: a file takes three slashes: sqlite:///{rest}")
-    return SqliteBroker(rest[1:] or None)
+    return SqliteBroker(place_of_url(rest, folder))
 
 
 def _azure(scheme: str, rest: str, url: str) -> Broker:

@@ -8,6 +8,7 @@ message, and messages of a get come back when their visibility timeout ends.
 """
 
 import asyncio
+import os
 import shutil
 import threading
 import weakref
@@ -33,6 +34,7 @@ from qworker.brokers.base import (
 )
 from qworker.brokers.sqlite_deletes import Deletes
 from qworker.brokers.sqlite_operation import Mode
+from qworker.brokers.sqlite_place import place_of
 from qworker.brokers.sqlite_writer import Writer
 from qworker.clock import SYSTEM_CLOCK, Clock
 
@@ -45,6 +47,7 @@ POLL_MAX: Final = 0.5
 class SqliteBroker(Broker):
     """Queues in the file *path*, made when it isn't there; without a path, in this object's memory.
 
+    The path is resolved here and now, links and all: neither a change of directory nor of a link moves the broker.
     Every call may raise BrokerUnusable (the file is corrupt, another program's, out of reach or on a network file
     system; it was not touched), BrokerBusy (another process held its lock for a minute; nothing was done), BrokerFull
     (nothing was done), BrokerUnavailable (an I/O error; nothing was done), AnswerLost (an I/O error at the end of a
@@ -52,10 +55,10 @@ class SqliteBroker(Broker):
     """
 
     def __init__(self, path: str | Path | None, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.label = "sqlite:// (in memory)" if path is None else f"sqlite:///{path}"
+        self._path = None if path is None else place_of(path)
+        self.label = "sqlite:// (in memory)" if path is None else f"sqlite:///{self._path}"
         self.poll_max = POLL_MAX
         self.shared = path is not None
-        self._path = None if path is None else Path(path).absolute()
         self._writer = Writer(self._path, clock, self.label)
         self._deletes = Deletes(self._writer)
         self._lock = threading.Lock()
@@ -65,7 +68,7 @@ class SqliteBroker(Broker):
 
     def exists(self) -> bool:
         """Return whether the file is there; see Broker.exists."""
-        return self._path is None or self._path.exists()
+        return self._path is None or os.path.lexists(self._path)  # unlike Path.exists, of a name too long as well
 
     async def examine(self) -> Condition:
         """Look at the file and its disk; see Broker.examine."""

@@ -181,6 +181,9 @@ def _prepare(connection: sqlite3.Connection, label: str) -> None:
 
 
 def _check_place(path: Path) -> None:
+    if path.is_symlink():  # it was resolved before: nothing but a circle is left
+        msg = f"{path}: is a symbolic link that leads to no file"
+        raise BrokerUnusable(msg)
     if path.is_dir():
         msg = f"{path}: is a directory, not a database file"
         raise BrokerUnusable(msg)
@@ -190,6 +193,13 @@ def _check_place(path: Path) -> None:
     if kind := network_file_system(path):
         msg = f"{path}: is on a network file system ({kind}), where SQLite's locks can't be trusted: use a local disk"
         raise BrokerUnusable(msg)
+    if (names := _names_of(path)) > 1:  # https://www.sqlite.org/howtocorrupt.html, "multiple links to the same file"
+        msg = f"{path}: has {names} names (hard links), each of which SQLite would give a log of its own: leave it one"
+        raise BrokerUnusable(msg)
+
+
+def _names_of(path: Path) -> int:
+    return path.stat().st_nlink if path.exists() else 0
 
 
 def network_file_system(path: Path) -> str | None:

@@ -39,11 +39,18 @@ def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> 
 
     settings = Settings.load({"app": app})
     broker = load_broker(url, settings)
-    if not broker.shared:
-        raise ConfigurationError(f"{broker.label} is of one process only: no other can reach its queues")
+    check_lasting(broker)
     if not create and not broker.exists():
         raise NotFound(f"{broker.label} is not there yet: is this the right directory, and is QWORKER_BROKER set?")
     return broker, settings
+
+
+def check_lasting(broker: "Broker") -> None:
+    """Raise ConfigurationError for a broker that a command can neither leave anything in nor find anything in."""
+    if not broker.shared:
+        raise ConfigurationError(
+            f"{broker.label}: a broker in memory is gone when this command ends: use a file, as in sqlite:///jobs.db"
+        )
 
 
 def ask(broker: "Broker", question: Callable[[], Awaitable[T]]) -> T:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qworker.cli.asking import check_lasting
 from qworker.cli.pipes import tell
 from qworker.engine.exits import BAD_INPUT
 from qworker.errors import ConfigurationError
@@ -66,7 +67,7 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     optional; what a line doesn't say is taken from the command line. Bad lines are told, and the rest enqueued; the
     exit code is then 65.
     """
-    from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.cli.load import load_app, named_here  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same
 
     _check_options(
@@ -77,9 +78,11 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     if task is None and source is None:
         raise ConfigurationError("which task? 'qworker enqueue tasks.thumbnail' enqueues a call of it")
     settings = Settings.load({"app": app})
+    broker = named_here(broker)
     found = load_app(settings.app or _module_of(task))
     if broker is not None:
         found.use_broker(broker)
+    check_lasting(found.broker)
     seconds = parse_seconds("--delay", delay), parse_seconds("--ttl", ttl)
     try:
         if source is None:
@@ -104,8 +107,6 @@ def _enqueue_lines(  # noqa: PLR0913 — what the command was told
     from qworker.cli.stopping import Stopping  # noqa: PLC0415 — the same
 
     skipped = LineNumbers() if skip is None else LineNumbers.parse("--skip-lines", skip)
-    if not app.broker.shared:
-        raise ConfigurationError(f"{app.broker.label} is of one process only: the jobs would be gone with this one")
     if defaults.task is not None:
         app.get_task(defaults.task).using(queue=defaults.queue, delay=defaults.delay, ttl=defaults.ttl)
     stopping = Stopping()

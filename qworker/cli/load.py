@@ -40,13 +40,20 @@ def load_app(reference: str) -> "App":
     return default_app
 
 
+def named_here(url: str | None) -> str | None:
+    """Return a broker's URL as it is meant before an app is imported, which may change the directory."""
+    from qworker.project import anchored, here  # noqa: PLC0415 — see above
+
+    return None if url is None else anchored(url, here())
+
+
 def load_broker(url: str | None, settings: "Settings") -> "Broker":
     """Return the broker of *url*, else that of the app in the settings, else the one that they name."""
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — see above
 
     if url is None and settings.app is not None:
         return load_app(settings.app).broker
-    return broker_from_url(url or settings.broker_url())
+    return broker_from_url(settings.broker_url() if url is None else url)
 
 
 def wanted_queues(settings: "Settings", named: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -104,8 +105,10 @@ def run(  # noqa: PLR0913 — one parameter an option
     """
     end_on_signals()
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.cli.load import named_here  # noqa: PLC0415 — the same
     from qworker.settings import Settings  # noqa: PLC0415 — the same
 
+    broker = named_here(broker)
     given = {**locals(), "burst": burst or None, "reload": reload or None}
     settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
     if settings.app is None:
@@ -127,6 +130,8 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
+    if not app.broker.shared:
+        logging.getLogger("qworker").warning("%s: only this process can put jobs there", app.broker.label)
     loop_factory = _loop_factory(settings)
     watch = _watch_of(app, settings, number)
     gc.freeze()  # what is loaded by now stays: to look at all of it again and again would hold the event loop up

@@ -94,7 +94,7 @@ MISTAKES = [
     ),
     Mistake(
         "poison replay mail --broker sqlite://",
-        "sqlite:// (in memory) is of one process only: no other can reach its queues",
+        "sqlite:// (in memory): a broker in memory is gone when this command ends: use a file, as in sqlite:///jobs.db",
     ),
     Mistake("poison mend", "No such command 'mend'; see 'qworker poison --help'"),
     Mistake("poison show", "Missing argument 'ID'; see 'qworker poison show --help'"),
@@ -148,7 +148,7 @@ MISTAKES = [
     ),
     Mistake(
         "enqueue jobs.quick --from - --broker sqlite://",
-        "sqlite:// (in memory) is of one process only: the jobs would be gone with this one",
+        "sqlite:// (in memory): a broker in memory is gone when this command ends: use a file, as in sqlite:///jobs.db",
     ),
     Mistake("enqueue jobs.quick --args [1] -q A", "queue name 'A' has 1 characters: use 3 to 63"),
 ]

@@ -132,10 +132,10 @@ def test_the_broker_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("QWORKER_BROKER", raising=False)
     monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
-    assert "sqlite:///qworker.db" == App().broker.label
+    assert f"sqlite:///{tmp_path}/qworker.db" == App().broker.label
     monkeypatch.setenv("QWORKER_BROKER", "sqlite:///other.db")
-    assert "sqlite:///other.db" == App().broker.label
-    assert "sqlite:///mine.db" == App(broker="sqlite:///mine.db").broker.label
+    assert f"sqlite:///{tmp_path}/other.db" == App().broker.label
+    assert f"sqlite:///{tmp_path}/mine.db" == App(broker="sqlite:///mine.db").broker.label
     assert [] == list(tmp_path.iterdir())
 
 
@@ -323,7 +323,7 @@ def test_a_script_that_enqueues_and_ends(tmp_path: Path) -> None:
 def test_threads_that_come_first_at_once_get_one_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     all_making = threading.Barrier(8)
 
-    def slowly(url: str) -> SqliteBroker:
+    def slowly(url: str, folder: Path | None) -> SqliteBroker:
         with contextlib.suppress(threading.BrokenBarrierError):
             all_making.wait(1)
         return SqliteBroker(None)

@@ -153,7 +153,6 @@ def test_a_mistake_is_one_line_that_names_the_variable(
             "workers = 4",
             "[tool.qworker] workers in pyproject.toml: no such setting; there are app, broker",
         ),
-        ("concurrency =", "pyproject.toml: Invalid value"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_file(toml: str, problem: str) -> None:
@@ -175,8 +174,8 @@ def test_an_unknown_option_is_no_setting() -> None:
         Settings.load({"workers": 3})
 
 
-def test_the_broker_is_found_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "sqlite:///qworker.db" == Settings.load().broker_url()
+def test_the_broker_is_found_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert f"sqlite:///{tmp_path}/qworker.db" == Settings.load().broker_url()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=s3cret")
     assert "AccountName=a;AccountKey=s3cret" == Settings.load().broker_url()
     monkeypatch.setenv("QWORKER_BROKER", "https://a.queue.core.windows.net?sig=s3cret")

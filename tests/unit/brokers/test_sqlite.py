@@ -216,7 +216,7 @@ class TestPlainCode:
 class TestBroker:
     def test_a_file(self) -> None:
         broker = SqliteBroker("data/jobs.db")
-        assert ("sqlite:///data/jobs.db", 0.5, True) == (broker.label, broker.poll_max, broker.shared)
+        assert (f"sqlite:///{Path.cwd()}/data/jobs.db", 0.5, True) == (broker.label, broker.poll_max, broker.shared)
 
     def test_memory(self) -> None:
         broker = SqliteBroker(None)
