@@ -9,16 +9,18 @@ import runpy
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pytest  # noqa: F401 — what a command loads late is loaded here, once
 
+import qworker.app
 import qworker.brokers.choose
 import qworker.brokers.sqlite
 import qworker.cli.load
 import qworker.engine.worker
 import qworker.logs
-import qworker.testing  # noqa: F401 — the same
+import qworker.testing
 from qworker.cli import main
 
 _PATIENCE: Final = 60
@@ -39,6 +41,7 @@ def be_command(asked: dict[str, Any], writing: int) -> NoReturn:
     os.dup2(writing, 1)
     os.dup2(writing, 2)
     os.chdir(asked["folder"])
+    qworker.app.default_app._here = Path.cwd()  # as if it were imported here
     os.environ.clear()
     os.environ.update(asked["environment"])
     program, *arguments = asked["command"]
