@@ -112,7 +112,7 @@ class Enqueuer:
         if not cargo.single:
             return Now.NOT_DONE
         try:
-            put = self._broker.queue(sending.queue).put_now(cargo.bodies[0], delay=sending.delay, ttl=sending.ttl)
+            put = self._broker.queue(sending.queue).put_now(cargo.bodies[0], delay=sending.delay)
         except AnswerLost:
             return Now.MAYBE_DONE
         except (BrokerBusy, BrokerUnavailable, QueueNotFound):
@@ -179,9 +179,9 @@ class Enqueuer:
     async def _put_once(self, queue: Queue, load: Cargo, sending: Sending) -> None:
         async def put() -> None:
             if len(load.bodies) == 1:
-                await queue.put(load.bodies[0], delay=sending.delay, ttl=sending.ttl)
+                await queue.put(load.bodies[0], delay=sending.delay)
             else:
-                await queue.put_many(load.bodies, delay=sending.delay, ttl=sending.ttl)
+                await queue.put_many(load.bodies, delay=sending.delay)
 
         try:
             await put()

@@ -4,9 +4,11 @@
 
     {"v":1,"id":"0199…","task":"mail.send","args":["a@b.c"],"kwargs":{},"enqueued_at":"2026-11-23T05:00:00Z"}
 
-Optional: ``headers``, ``expires_at``; written by workers: ``releases``, ``attempts`` (made of a job that came in a
-bundle, see bundle.py), ``last``, ``state``, and ``given_up``, the reason of a job whose poison queue did not take it:
-``{"type":"ValueError","message":"…"}``. The least a producer may send is ``{"task":"…"}``.
+Optional: ``headers``; ``ttl``, the seconds after its put that a job is worth starting for, or ``expires_at``, the
+moment until which it is, both by the broker's clock. Written by workers: ``releases``, ``attempts`` (made of a job that
+came in a bundle, see bundle.py), ``begun`` (of a job with a ttl whose handler was called), ``last``, ``state``, and
+``given_up``, the reason of a job whose poison queue did not take it: ``{"type":"ValueError","message":"…"}``. The least
+a producer may send is ``{"task":"…"}``.
 Keys that this version doesn't know mean nothing to it and are kept where it writes a message anew, so that a newer
 producer, and newer workers, can run beside an older worker.
 """
@@ -24,7 +26,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from pydantic_core import to_json
 
-from qworker.brokers.base import check_body
+from qworker.brokers.base import MAX_TTL, check_body
 from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job, Reason
 
@@ -44,9 +46,11 @@ _KNOWN: Final = frozenset(
         "args",
         "kwargs",
         "enqueued_at",
+        "ttl",
         "expires_at",
         "releases",
         "attempts",
+        "begun",
         "last",
         "state",
         "headers",
@@ -55,7 +59,7 @@ _KNOWN: Final = frozenset(
 )
 _PLAIN: Final = frozenset({"v", "id", "task", "args", "kwargs", "enqueued_at"})
 """All that most envelopes have."""
-_HISTORY: Final = frozenset({"releases", "attempts", "last", "given_up"})
+_HISTORY: Final = frozenset({"releases", "attempts", "begun", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 # Of what JSON leaves unescaped, XML 1.0 can't carry these (section 2.2, Char), and \x7f to \x9f travel badly.
 _NOT_XML = re.compile("[\x7f-\x9f\ufffe\uffff]")
@@ -85,8 +89,8 @@ def _fields_of(job: Job) -> dict[str, Any]:
     fields: dict[str, Any] = {"v": VERSION, "id": job.id, "task": job.task, "args": job.args, "kwargs": job.kwargs}
     if job.enqueued_at is not None:
         fields["enqueued_at"] = _iso(job.enqueued_at)
-    if job.expires_at is not None:
-        fields["expires_at"] = _iso(job.expires_at)
+    if job.has_ttl:
+        fields |= _ttl_of(job)
     if job.releases:
         fields["releases"] = job.releases
     if job.attempts:
@@ -102,6 +106,13 @@ def _fields_of(job: Job) -> dict[str, Any]:
     if job.extra:
         fields |= {key: value for key, value in job.extra.items() if key not in _KNOWN}
     return fields
+
+
+def _ttl_of(job: Job) -> dict[str, Any]:
+    fields: dict[str, Any] = {} if job.ttl is None else {"ttl": job.ttl}
+    if job.expires_at is not None:
+        fields["expires_at"] = _iso(job.expires_at)
+    return fields | ({"begun": True} if job.begun else {})
 
 
 def as_body(value: Mapping[str, Any], encoding: Encoding = "text") -> str:
@@ -159,9 +170,11 @@ def job_of(fields: dict[str, Any], message_id: str) -> Job:
         return job
     return replace(
         job,
+        ttl=_ttl(fields),
         expires_at=_moment(fields, "expires_at"),
         releases=count_of(fields, "releases"),
         attempts=count_of(fields, "attempts"),
+        begun=_true(fields, "begun"),
         last=_true(fields, "last"),
         state=fields.get("state"),
         headers=_headers(fields),
@@ -318,6 +331,13 @@ def count_of(fields: Mapping[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidEnvelope(f"{key!r} must be a whole number, 0 or more")
     return value
+
+
+def _ttl(fields: Mapping[str, Any]) -> int | None:
+    ttl = fields.get("ttl")
+    if ttl is not None and (not isinstance(ttl, int) or isinstance(ttl, bool) or not 1 <= ttl <= MAX_TTL):
+        raise InvalidEnvelope(f"'ttl' must be a whole number of seconds, 1 to {MAX_TTL}")
+    return ttl
 
 
 def _headers(fields: dict[str, Any]) -> Mapping[str, str]:

@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -39,13 +40,17 @@ class Job:
     kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
     enqueued_at: datetime | None = None
     """When the producer made it; None if the producer did not say."""
+    ttl: int | None = None
+    """Seconds after its put that it is worth starting for; None means always."""
     expires_at: datetime | None = None
-    """After this it is not worth starting; None means always worth it."""
+    """After this it is not worth starting: another way to say a ttl, for producers that have a moment instead."""
     releases: int = 0
     """How many of its deliveries were given back by no fault of its own."""
     state: Any = field(default=None, repr=False)
     """What its last checkpoint saved, as a JSON value."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    begun: bool = False
+    """Whether it was noted that its handler was called, of a job with a ttl: it is started again however late it is."""
     last: bool = False
     """Whether it was noted that its last attempt begins, or comes next: if no outcome follows, it is given up."""
     attempts: int = 0
@@ -55,9 +60,26 @@ class Job:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What else its envelope holds: keys of a newer version, or of a producer's own, to be written back."""
 
-    def expired(self, now: datetime) -> bool:
-        """Say whether it is too late to start it."""
-        return self.expires_at is not None and now >= self.expires_at
+    @property
+    def has_ttl(self) -> bool:
+        """Whether there is a time after which it is not worth starting."""
+        return self.ttl is not None or self.expires_at is not None
+
+    def start_by(self, inserted_at: datetime) -> datetime | None:
+        """Return until when it is worth starting, by the clock of the broker, which has its message since then."""
+        ends = [] if self.expires_at is None else [self.expires_at]
+        if self.ttl is not None:
+            with suppress(OverflowError):  # the end of the year 9999
+                ends.append(inserted_at + timedelta(seconds=self.ttl))
+        return min(ends, default=None)
+
+    def expired(self, inserted_at: datetime, now: datetime) -> bool:
+        """Say whether it is too late to start it for the first time; both moments are the broker's.
+
+        A broker's moments may be cut to whole seconds: a job may start a second late, but none is dropped early.
+        """
+        end = self.start_by(inserted_at)
+        return end is not None and now > end
 
 
 def new_job_id() -> str:

@@ -36,14 +36,6 @@ def seconds_of(delay: Delay) -> float:
     return float(delay)
 
 
-def whole_seconds(delay: Delay) -> int:
-    """Return *delay* as the service takes it: whole seconds, rounded up, from 0 to 7 days.
-
-    Raises ConfigurationError for what is no time span.
-    """
-    return math.ceil(min(max(seconds_of(delay), 0), MAX_DELAY))
-
-
 def rest_of(delay: Delay, name: str) -> int:
     """Return the time that a message is to rest in whole seconds, rounded up.
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind, models_json_schema
 from pydantic_core import CoreSchema
 
+from qworker.brokers.base import MAX_TTL
 from qworker.envelope import VERSION
 from qworker.task import Task
 
@@ -65,7 +66,13 @@ def _envelope() -> dict[str, Any]:
             "v": {"const": VERSION, "description": "The version of the envelope; may be left out."},
             "id": {"type": "string", "minLength": 1, "description": "Unique; without it, the message's id is taken."},
             "enqueued_at": moment | {"description": "When the producer made it."},
-            "expires_at": moment | {"description": "After this it is not started any more."},
+            "ttl": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_TTL,
+                "description": "Not worth starting later than so many seconds after its put.",
+            },
+            "expires_at": moment | {"description": "Not worth starting after this, by the broker's clock."},
             "headers": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},

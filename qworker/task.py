@@ -4,21 +4,22 @@ import functools
 import gc
 import inspect
 import json
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from qworker.brokers.base import check_queue_name
+from qworker.brokers.base import MAX_TTL, check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job, new_job_ids, utc_now
-from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of, whole_seconds
+from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of
 from qworker.signature import Encoded, Signature
 
 P = ParamSpec("P")
@@ -47,6 +48,7 @@ class Sending:
     queue: str
     delay: int = 0
     ttl: int | None = None
+    """Seconds; told in the job itself, not to the broker, which would end a job that runs."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     bundle: int = 1
     """How many jobs one message may carry, if many are enqueued at once."""
@@ -161,8 +163,9 @@ class Task(Generic[P, R]):
     ) -> "Producer[P]":
         """Return a way to enqueue this task with other options than its own.
 
-        *delay*: not before this time span (up to 7 days); *ttl*: not worth starting later than this; *headers*: texts
-        that the handler finds in ``ctx.headers``; *bundle*: how many jobs ``enqueue_many`` may put into one message.
+        *delay*: not before this time span (up to 7 days); *ttl*: not worth starting later than this (up to 68 years);
+        *headers*: texts that the handler finds in ``ctx.headers``; *bundle*: how many jobs ``enqueue_many`` may put
+        into one message.
         Time spans are timedeltas, or seconds.
         """
         return self._producer.using(delay=delay, queue=queue, ttl=ttl, headers=headers, bundle=bundle)
@@ -198,12 +201,13 @@ class Producer(Generic[P]):
             self._sending,
             queue=self._sending.queue if queue is None else check_task_queue(queue),
             delay=self._sending.delay if delay is None else rest_of(delay, f"task {self._task.name}: delay"),
-            ttl=self._sending.ttl if ttl is None else whole_seconds(ttl),
+            ttl=self._sending.ttl if ttl is None else _ttl(ttl, f"task {self._task.name}: ttl"),
             headers=self._sending.headers if headers is None else _headers(headers),
             bundle=self._sending.bundle if bundle is None else _bundle(bundle),
         )
         if changed.ttl is not None and changed.ttl <= changed.delay:
-            raise ConfigurationError(f"a ttl of {changed.ttl} s must be more than the delay of {changed.delay} s")
+            given = f"a ttl of {in_seconds(changed.ttl)} must be more than the delay of {in_seconds(changed.delay)}"
+            raise ConfigurationError(f"task {self._task.name}: {given}")
         return Producer(self._task, self._sender, changed)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
@@ -260,9 +264,8 @@ class Producer(Generic[P]):
 
     def _jobs_of(self, calls: Sequence[Encoded], now: datetime) -> list[Job]:
         task, sending = self._task.name, self._sending
-        expires_at = None if sending.ttl is None else now + timedelta(seconds=sending.ttl)
         return [
-            Job(job_id, task, args, kwargs, enqueued_at=now, expires_at=expires_at, headers=sending.headers)
+            Job(job_id, task, args, kwargs, enqueued_at=now, ttl=sending.ttl, headers=sending.headers)
             for job_id, (args, kwargs) in zip(new_job_ids(len(calls)), calls, strict=True)
         ]
 
@@ -336,6 +339,17 @@ def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
         task,
         f"a call is a tuple of positional or a mapping of keyword arguments, not a {type(call).__name__}",
     )
+
+
+def _ttl(ttl: Delay, name: str) -> int:
+    try:
+        seconds = seconds_of(ttl)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if not 0 < seconds <= MAX_TTL:
+        most = f"{MAX_TTL:,} s (68 years)"
+        raise ConfigurationError(f"{name} must be more than 0 seconds and at most {most}, not {in_seconds(seconds)}")
+    return math.ceil(seconds)
 
 
 def _headers(headers: Any) -> Mapping[str, str]:

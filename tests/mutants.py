@@ -100,7 +100,7 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/settler.py",
-                "            job = replace(job, releases=job.releases + 1, last=job.last and not attempt.alone)\n",
+                "            job = replace(job, releases=job.releases + 1, begun=begun, last=last)\n",
                 "            return None\n",
             ),
         ),

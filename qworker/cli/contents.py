@@ -1,14 +1,15 @@
 """What a message carries, as a person or a script is shown it: without arguments, unless they are asked for."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from qworker.brokers.base import PeekedMessage
 from qworker.bundle import Contents, contents_of, may_be_bundle
-from qworker.cli.tables import NONE, Column, age, counted, iso
+from qworker.cli.tables import NONE, Column, age, counted, iso, span
 from qworker.envelope import decode
 from qworker.errors import InvalidEnvelope
 from qworker.given_up import GivenUp
@@ -46,7 +47,7 @@ class Shown:
     failure: Failure | None = None
 
     @classmethod
-    def of(cls, message: PeekedMessage, now: datetime) -> "Shown":
+    def of(cls, message: PeekedMessage) -> "Shown":
         """Read a message, whatever it is."""
         given_up = GivenUp.of(message)
         if given_up.record is not None:
@@ -55,7 +56,7 @@ class Shown:
             bundle = contents_of(message.body, message_id=message.id) if may_be_bundle(message.body) else None
             if bundle is not None:
                 return cls._of_bundle(message, bundle)
-            return cls._of_job(message, decode(message.body, message_id=message.id), now)
+            return cls._of_job(message, decode(message.body, message_id=message.id))
         except InvalidEnvelope as problem:
             body = {"body": message.body}
             state, tried = f"no job: {problem}", message.dequeue_count
@@ -87,8 +88,10 @@ class Shown:
         )
 
     @classmethod
-    def _of_job(cls, message: PeekedMessage, job: Job, now: datetime) -> "Shown":
+    def _of_job(cls, message: PeekedMessage, job: Job) -> "Shown":
         tried = max(0, message.dequeue_count - job.releases + job.attempts)
+        end = None if tried or job.begun else job.start_by(message.inserted_at)
+        left = None if end is None else end - message.seen_at
         private = {"args": job.args, "kwargs": job.kwargs, "state": job.state, "headers": dict(job.headers)}
         return cls(
             message,
@@ -97,16 +100,16 @@ class Shown:
             job.task,
             tried,
             job.enqueued_at or message.inserted_at,
-            _state_of(job, now),
+            _state_of(job, left),
             private,
         )
 
-    def row(self, now: datetime) -> tuple[str, ...]:
+    def row(self) -> tuple[str, ...]:
         """Return its cells of a table."""
         name = self.job_id or f"message {self.message.id}"
-        return name, self.task or NONE, str(self.tried), age(self.enqueued_at, now), self.state or NONE
+        return name, self.task or NONE, str(self.tried), self._age(), self.state or NONE
 
-    def block(self, now: datetime, *, private: bool) -> dict[str, str]:
+    def block(self, *, private: bool) -> dict[str, str]:
         """Return all that is to be said, one line or more each."""
         when = "given up" if self.kind == "poison" else "enqueued"
         told = {
@@ -114,12 +117,15 @@ class Shown:
             "message": self.message.id,
             "task": self.task or NONE,
             "tried": str(self.tried),
-            when: f"{age(self.enqueued_at, now)} ago, {iso(self.enqueued_at)}",
+            when: f"{self._age()} ago, {iso(self.enqueued_at)}",
             "state": self.state or NONE,
         }
         if private:
             told |= {_TITLES.get(name, name): _as_text(value) for name, value in self.private.items() if value}
         return told
+
+    def _age(self) -> str:
+        return age(self.enqueued_at, self.message.seen_at)
 
     def json(self, *, private: bool) -> dict[str, Any]:
         """Return the same for a script."""
@@ -148,10 +154,12 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _state_of(job: Job, now: datetime) -> str:
+def _state_of(job: Job, left: timedelta | None) -> str:
+    seconds = math.inf if left is None else left.total_seconds()
     notes = {
         f"to be given up: {job.given_up.type}" if job.given_up else "": job.given_up is not None,
-        "expired": job.expired(now),
+        "expired": seconds < 0,
+        f"worth starting for {span(seconds)}" if left else "": 0 <= seconds < math.inf,
         "last attempt": job.last,
         "has a checkpoint": job.state is not None,
     }

@@ -50,9 +50,8 @@ def of_clock(ahead: float | None) -> Finding:
     if abs(ahead) < _CLOCK_DOUBTFUL:
         return Finding("clock", "ok", "as the service's, within a few seconds", figures=figures)
     if abs(ahead) < _CLOCK_BROKEN:
-        return Finding(
-            "clock", "warning", found, "set it, by NTP: a ttl ends, and delays are measured, by it", None, figures
-        )
+        todo = "set it, by NTP: logs have its time, and past 15 minutes, what a key signs is refused"
+        return Finding("clock", "warning", found, todo, None, figures)
     return Finding(
         "clock", "failed", found, "set it, by NTP: past 15 minutes, what a key signs is refused", None, figures
     )

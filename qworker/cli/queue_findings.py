@@ -89,10 +89,12 @@ def _why_unreadable(message: PeekedMessage) -> str | None:
 
 
 def _asked_for(message: PeekedMessage) -> bool:
-    """Say whether the jobs themselves name the time at which they expire."""
+    """Say whether the jobs themselves say that they expire."""
     try:
         fields = as_fields(message.body)
     except InvalidEnvelope:
         return False
     jobs: Any = fields.get("jobs", [fields])
-    return isinstance(jobs, list) and all(isinstance(job, dict) and "expires_at" in job for job in jobs)
+    return isinstance(jobs, list) and all(
+        isinstance(job, dict) and ("ttl" in job or "expires_at" in job) for job in jobs
+    )

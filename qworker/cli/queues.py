@@ -142,12 +142,10 @@ def peek(  # noqa: PLR0913 — one parameter an option
     They stay where they are. Arguments are not shown unless asked for, as they are not in logs.
     """
     from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.job import utc_now  # noqa: PLC0415 — the same
 
     found, _ = shared_broker(app, broker)
     messages, there = ask(found, lambda: _peek(found, name, limit))
-    now = utc_now()
-    shown = [Shown.of(message, now) for message in messages]
+    shown = [Shown.of(message) for message in messages]
     if as_json:
         print_json([each.json(private=args) for each in shown])
         return
@@ -155,9 +153,9 @@ def peek(  # noqa: PLR0913 — one parameter an option
         for number, each in enumerate(shown):
             if number:
                 typer.echo()
-            print_block(each.block(now, private=True))
+            print_block(each.block(private=True))
     elif shown:
-        print_table(COLUMNS, (each.row(now) for each in shown))
+        print_table(COLUMNS, (each.row() for each in shown))
     if not shown:
         say(f"nothing visible in {name}" + (f", about {there} invisible" if there else ""))
     elif there > len(shown):

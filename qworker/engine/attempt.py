@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from qworker.brokers.base import Message
@@ -21,6 +22,18 @@ class Received:
     queue: str
     content: Part | Bundle | InvalidEnvelope | None = None
     """What is known to be in it: one of many jobs, which is meant here; many, to be taken apart; or nothing sound."""
+    answered: float = field(default_factory=time.monotonic)
+    """When the get's answer was here, on the monotonic clock."""
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago the message was put: until it was received by the broker's clock, and since then by our own.
+
+        The broker may cut its moments to whole seconds. Ours are cut likewise, so that a sum of parts that were lost by
+        it doesn't make a message older than it is.
+        """
+        waited = timedelta(seconds=int(time.monotonic() - self.answered))
+        return self.message.received_at - self.message.inserted_at + waited
 
     @property
     def part(self) -> Part | None:
@@ -71,6 +84,22 @@ class Attempt:
         if self.part is not None:
             return self.part.bundle.number + self.job.attempts
         return max(self.received.message.dequeue_count - self.job.releases, 1) + self.job.attempts
+
+    @property
+    def noted_as_begun(self) -> bool:
+        """Whether its message has to say that it was begun, where an attempt that is not spent would not."""
+        return self.job.begun or (self.job.has_ttl and self.started is not None)
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is too late to start its job, which no attempt has begun.
+
+        An attempt that was spent counts as begun: its worker may have died in it.
+        """
+        job, message = self.job, self.received.message
+        if not job.has_ttl or job.begun or self.number > 1:
+            return False
+        return job.expired(message.inserted_at, message.inserted_at + self.received.age)
 
     @property
     def lease(self) -> Lease:

@@ -1,5 +1,6 @@
 """A leased message that carries many jobs: which of them are settled, and what of it is left."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,11 @@ class Part:
         if not isinstance(self.member, dict):
             raise InvalidEnvelope(f"it is a JSON {type(self.member).__name__} in a bundle, not an object")
         return job_of(self.member, self.bundle.id)
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Have its envelope say more, wherever the message is written anew."""
+        if notes:
+            self.member = {**self.member, **notes}
 
     def body(self, encoding: Encoding = "text", **notes: Any) -> str:
         """Return the body of a message that carries only this job. Raises MessageTooLarge, or ValueError."""

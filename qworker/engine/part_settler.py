@@ -1,10 +1,8 @@
 """Settles the jobs of a bundle one by one, and then the message that they came in."""
 
 import asyncio
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from qworker.brokers.base import MAX_BATCH, Urgency
@@ -15,7 +13,6 @@ from qworker.engine.persist import persist
 from qworker.engine.poisoner import Poisoner, short_reason
 from qworker.envelope import Encoding, sendable
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge, QworkerError
-from qworker.job import utc_now
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 
 _AT_ONCE: Final = MAX_BATCH
@@ -43,8 +40,11 @@ class PartSettler:
             match action:
                 case Delete():
                     bundle.settle(part)
-                case Reappear(after=0, counted=False) | Abandon():
-                    pass  # it stays in the bundle, which will be given back as soon as all its parts have ended
+                case Reappear(after=0, counted=False):
+                    # It stays in the bundle, which will be given back as soon as all its parts have ended.
+                    part.note(_begun(attempt))
+                case Abandon():
+                    pass
                 case Reappear(after):
                     await self._put_alone(attempt.queue, part, after, _notes_of(attempt, action))
                 case Poison(failure):
@@ -114,7 +114,7 @@ class PartSettler:
             await self._put_alone(queue, part, after, {})
             return
         reason = {name: sendable(text) for name, text in asdict(short_reason(failure)).items()}
-        notes: dict[str, Any] = {"attempts": attempt.number - 1} if attempt.number > 1 else {}
+        notes = _begun(attempt) | ({"attempts": attempt.number - 1} if attempt.number > 1 else {})
         try:
             await self._put_alone(queue, part, after, notes | {"given_up": reason})
         except MessageTooLarge:
@@ -125,11 +125,10 @@ class PartSettler:
         bundle = part.bundle
         queue = self.poisoner.broker.queue(queue_name)
         body = part.body(self.encoding, **notes)
-        ttl = _seconds_left(part, after)
 
         async def put() -> None:
             await queue.admit(Urgency.SETTLEMENT, within=bundle.lease.length)
-            await queue.put(body, delay=after, ttl=ttl)
+            await queue.put(body, delay=after)
 
         await persist(put, seconds=bundle.lease.length)
         faultpoint("after-put-alone")
@@ -138,8 +137,12 @@ class PartSettler:
 
 def _notes_of(attempt: Attempt, action: Reappear) -> dict[str, Any]:
     made = attempt.number if action.counted else attempt.number - 1
-    notes: dict[str, Any] = {"attempts": made} if made else {}
+    notes = _begun(attempt) | ({"attempts": made} if made else {})
     return notes | {"last": True} if action.one_left else notes
+
+
+def _begun(attempt: Attempt) -> dict[str, Any]:
+    return {"begun": True} if attempt.noted_as_begun else {}
 
 
 def _attempts(part: Part) -> int:
@@ -147,15 +150,3 @@ def _attempts(part: Part) -> int:
         return part.job().attempts
     except InvalidEnvelope:
         return 0
-
-
-def _seconds_left(part: Part, after: int) -> int | None:
-    """Return the time to live of a message with this job alone; None where its envelope has to say when it ends."""
-    try:
-        expires_at: datetime | None = part.job().expires_at
-    except InvalidEnvelope:
-        return None
-    if expires_at is None:
-        return None
-    left = math.ceil((expires_at - utc_now()).total_seconds())
-    return left if left > after else None

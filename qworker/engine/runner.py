@@ -62,7 +62,7 @@ class Runner:
             return Lost()
         if (reason := attempt.job.given_up) is not None:
             return Rejected(Failure(reason.type, reason.message))
-        if attempt.job.expires_at is not None and attempt.job.expired(utc_now()):
+        if attempt.expired:
             return Expired()
         if attempt.task is None:
             return Failed(Failure.of(UnknownTask(attempt.job.task, self._known_tasks)))

@@ -97,7 +97,8 @@ class Settler:
         job = attempt.job
         try:
             if not action.counted:  # and an attempt that was alone will be so again
-                job = replace(job, releases=job.releases + 1, last=job.last and not attempt.alone)
+                begun, last = attempt.noted_as_begun, job.last and not attempt.alone
+                job = replace(job, releases=job.releases + 1, begun=begun, last=last)
                 return check_body(encode(job, self._encoding))
             return check_body(note_last(attempt.body)) if action.one_left and not job.last else None
         except MessageTooLarge:

@@ -75,7 +75,7 @@ class Slow:
 
 async def test_puts_the_envelope(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
     await put(enqueuer, JOB)
-    assert [("put", encode(JOB), 5, 60)] == queue.calls
+    assert [("put", encode(JOB), 5, None)] == queue.calls
 
 
 async def test_nothing_is_nothing(enqueuer: Enqueuer, queue: ScriptedQueue) -> None:
@@ -281,8 +281,8 @@ async def test_many_are_put_as_many_at_once_as_the_queue_takes(enqueuer: Enqueue
     jobs = many(7)
     await put(enqueuer, *jobs)
     bodies = [encode(job) for job in jobs]
-    assert [("put_many", bodies[:3], 5, 60), ("put_many", bodies[3:6], 5, 60)] == roomy.calls[:2]
-    assert [("put", bodies[6], 5, 60)] == roomy.calls[2:]
+    assert [("put_many", bodies[:3], 5, None), ("put_many", bodies[3:6], 5, None)] == roomy.calls[:2]
+    assert [("put", bodies[6], 5, None)] == roomy.calls[2:]
 
 
 async def test_a_missing_queue_is_created_for_many_too(
@@ -332,7 +332,7 @@ def put_now(enqueuer: Enqueuer, *jobs: Job) -> Now:
 
 def test_one_is_put_without_an_event_loop(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:
     assert Now.DONE is put_now(enqueuer, JOB)
-    assert [("put_now", encode(JOB), 5, 60)] == ready.calls
+    assert [("put_now", encode(JOB), 5, None)] == ready.calls
 
 
 def test_many_are_not(enqueuer: Enqueuer, ready: ScriptedQueue) -> None:

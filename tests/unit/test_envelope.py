@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qworker.brokers.base import MAX_BODY_BYTES, check_text
+from qworker.brokers.base import MAX_BODY_BYTES, MAX_TTL, check_text
 from qworker.envelope import (
     Encoding,
     as_body,
@@ -42,6 +42,7 @@ jobs = st.builds(
     args=st.lists(values, max_size=3),
     kwargs=st.dictionaries(texts, values, max_size=3),
     enqueued_at=st.none() | moments,
+    ttl=st.none() | st.integers(1, MAX_TTL),
     expires_at=st.none() | moments,
     releases=st.integers(0, 10),
     last=st.booleans(),
@@ -70,8 +71,10 @@ def test_wire_format() -> None:
     least = Job("0199", "mail.send", ["a@b.c"], {"template": "hällo"})
     fields = '{"v":1,"id":"0199","task":"mail.send","args":["a@b.c"],"kwargs":{"template":"hällo"}'
     assert fields + "}" == encode(least)
-    full = replace(least, enqueued_at=moment, expires_at=moment, releases=2, last=True, state=[1], headers={"a": "b"})
-    times = '"enqueued_at":"2026-11-23T05:00:00.123Z","expires_at":"2026-11-23T05:00:00.123Z"'
+    full = replace(least, enqueued_at=moment, ttl=9, releases=2, last=True, state=[1], headers={"a": "b"})
+    times = '"enqueued_at":"2026-11-23T05:00:00.123Z","ttl":9'
+    begun = replace(least, enqueued_at=moment, ttl=9, expires_at=moment, begun=True)
+    assert f'{fields},{times},"expires_at":"2026-11-23T05:00:00.123Z","begun":true}}' == encode(begun)
     assert f'{fields},{times},"releases":2,"last":true,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
 
 
@@ -98,9 +101,9 @@ def test_unknown_keys_mean_nothing() -> None:
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    job = decode('{"task":"t","enqueued_at":"2026-11-23T05:00:00","expires_at":null}', message_id="m1")
+    job = decode('{"task":"t","enqueued_at":"2026-11-23T05:00:00","expires_at":null,"ttl":null}', message_id="m1")
     assert datetime(2026, 11, 23, 5, tzinfo=UTC) == job.enqueued_at
-    assert job.expires_at is None
+    assert (None, None) == (job.ttl, job.expires_at)
 
 
 def test_surrogates_in_pairs_are_a_character() -> None:
@@ -162,6 +165,13 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "time a number": ('{"task":"t","enqueued_at":12}', "'enqueued_at'"),
     "time no time": ('{"task":"t","expires_at":"soon"}', "'expires_at'"),
     "time before all time": ('{"task":"t","expires_at":"0001-01-01T00:00:00+14:00"}', "'expires_at'"),
+    "ttl nothing": ('{"task":"t","ttl":0}', "'ttl' must be a whole number of seconds, 1 to 2147483647"),
+    "ttl over 68 years": (f'{{"task":"t","ttl":{2**31}}}', "'ttl' must be"),
+    "ttl before now": ('{"task":"t","ttl":-1}', "'ttl' must be"),
+    "ttl a fraction": ('{"task":"t","ttl":1.5}', "'ttl' must be"),
+    "ttl true": ('{"task":"t","ttl":true}', "'ttl' must be"),
+    "ttl a text": ('{"task":"t","ttl":"300"}', "'ttl' must be"),
+    "begun false": ('{"task":"t","begun":false}', "'begun' must be true"),
     "headers no object": ('{"task":"t","headers":[]}', "'headers'"),
     "headers no texts": ('{"task":"t","headers":{"a":1}}', "'headers' must be texts"),
 }

@@ -3,6 +3,7 @@ import operator
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from qworker.brokers.base import MAX_TTL
 from qworker.job import Job, new_job_id, new_job_ids, utc_now
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -31,11 +32,25 @@ def test_ids_are_unique_and_sorted_by_time() -> None:
     assert sorted(found[:13] for found in ids) == [found[:13] for found in ids]
 
 
-def test_expires_at_its_moment() -> None:
-    job = Job("j1", "t", expires_at=NOW)
-    assert not job.expired(NOW - timedelta(microseconds=1))
-    assert job.expired(NOW)
-    assert not Job("j1", "t").expired(NOW)
+def test_it_is_worth_starting_until_its_ttl_has_passed() -> None:
+    just_after = timedelta(milliseconds=1)
+    for job in (Job("j1", "t", ttl=5), Job("j1", "t", expires_at=NOW + timedelta(seconds=5))):
+        assert job.has_ttl
+        assert NOW + timedelta(seconds=5) == job.start_by(NOW)
+        assert not job.expired(NOW, NOW + timedelta(seconds=5))
+        assert job.expired(NOW, NOW + timedelta(seconds=5) + just_after)
+
+
+def test_the_sooner_of_two_ends_counts() -> None:
+    assert NOW == Job("j1", "t", ttl=5, expires_at=NOW).start_by(NOW)
+    assert NOW == Job("j1", "t", ttl=5, expires_at=NOW + timedelta(seconds=9)).start_by(NOW - timedelta(seconds=5))
+
+
+def test_what_has_no_ttl_or_one_beyond_all_time_is_always_worth_starting() -> None:
+    assert not Job("j1", "t").has_ttl
+    assert Job("j1", "t").start_by(NOW) is None
+    assert not Job("j1", "t").expired(NOW, NOW + timedelta(days=99))
+    assert not Job("j1", "t", ttl=MAX_TTL).expired(datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 def test_never_shows_what_it_carries() -> None:

@@ -1,4 +1,6 @@
 import gc
+import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Task
+from qworker.brokers.base import MAX_TTL
 from qworker.errors import InvalidQueueName
 from qworker.task import Call, Sending, decode_state, encode_state, poison_queue_of
 
@@ -113,8 +116,7 @@ def test_using_changes_where_and_when(task: Task[..., str], outbox: Outbox) -> N
     [(_, sending)] = outbox.sent
     assert Sending("slow", 300, 600, {"trace": "7"}) == sending
     assert {"trace": "7"} == job.headers
-    assert job.enqueued_at is not None
-    assert job.enqueued_at + timedelta(seconds=600) == job.expires_at
+    assert 600 == job.ttl
     task.enqueue("a.png")
     assert Sending("pictures") == outbox.sent[-1][1]
 
@@ -133,14 +135,35 @@ async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> 
 
 
 @pytest.mark.parametrize(
+    ("ttl", "seconds"),
+    [(0.001, 1), (1.5, 2), (timedelta(days=30), 30 * 86_400), (2**31 - 1.5, MAX_TTL), (MAX_TTL, MAX_TTL)],
+)
+def test_a_ttl_is_kept_as_it_is_in_whole_seconds(
+    task: Task[..., str], outbox: Outbox, ttl: timedelta | float, seconds: int
+) -> None:
+    assert seconds == task.using(ttl=ttl).enqueue("a.png").ttl
+    assert seconds == outbox.sent[-1][1].ttl
+
+
+def test_a_ttl_need_only_be_more_than_the_delay(task: Task[..., str]) -> None:
+    sending = task.using(delay=timedelta(days=7), ttl=timedelta(days=8))._sending
+    assert (7 * 86_400, 8 * 86_400) == (sending.delay, sending.ttl)
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"delay": timedelta(days=8)}, "task thumbnail: delay must be from 0 seconds to 7 days, not 691,200 s"),
         ({"delay": -1}, "task thumbnail: delay must be from 0 seconds to 7 days, not -1 s"),
         ({"delay": float("inf")}, "task thumbnail: delay: a time span is a number of seconds or a timedelta, not inf"),
         ({"delay": True}, "task thumbnail: delay: a time span is a number of seconds or a timedelta, not True"),
-        ({"delay": 60, "ttl": 60}, "a ttl of 60 s must be more than the delay of 60 s"),
-        ({"ttl": 0}, "a ttl of 0 s must be more than the delay of 0 s"),
+        ({"delay": 60, "ttl": 60}, "task thumbnail: a ttl of 60 s must be more than the delay of 60 s"),
+        ({"delay": timedelta(days=7), "ttl": timedelta(days=7)}, "must be more than the delay of 604,800 s"),
+        ({"ttl": 0}, "task thumbnail: ttl must be more than 0 seconds and at most 2,147,483,647 s (68 years), not 0 s"),
+        ({"ttl": -1}, "task thumbnail: ttl must be more than 0 seconds"),
+        ({"ttl": 2**31}, "at most 2,147,483,647 s (68 years), not 2,147,483,648 s"),
+        ({"ttl": math.inf}, "task thumbnail: ttl: a time span is a number of seconds or a timedelta, not inf"),
+        ({"ttl": timedelta.max}, "at most 2,147,483,647 s (68 years), not 8.64e+13 s"),
         ({"queue": "No"}, "queue name 'No'"),
         ({"queue": "x" * 57}, "queue name"),
         ({"headers": {"trace": 7}}, "headers must be a mapping of texts, names and values"),
@@ -152,7 +175,7 @@ async def test_using_can_be_used_again(task: Task[..., str], outbox: Outbox) -> 
     ],
 )
 def test_using_refuses_what_can_not_be(task: Task[..., str], options: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=problem):
+    with pytest.raises(ConfigurationError, match=re.escape(problem)):
         task.using(**options)
 
 

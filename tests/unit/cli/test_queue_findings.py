@@ -69,9 +69,10 @@ def test_what_will_be_dropped_within_a_day_is_told() -> None:
 
 def test_what_lasts_longer_or_is_to_end_is_fine() -> None:
     asked = encode(Job("j1", "t", expires_at=NOW + timedelta(hours=1)))
-    messages = [*seen(TEXT, hours=30), *seen(asked, bundled([asked], "text"), hours=1), *seen(TEXT)]
+    in_seconds = encode(Job("j1", "t", ttl=3600))
+    messages = [*seen(TEXT, hours=30), *seen(asked, in_seconds, bundled([asked], "text"), hours=1), *seen(TEXT)]
     finding = queue_findings.of_ttl("mail", messages, NOW)
     assert "ok" == finding.verdict
-    assert "4 messages looked at, none will be dropped within a day; 1 will later" == finding.found
+    assert "5 messages looked at, none will be dropped within a day; 1 will later" == finding.found
     mixed = seen(bundled([asked, TEXT], "text"), hours=1)
     assert "warning" == queue_findings.of_ttl("mail", mixed, NOW).verdict

@@ -13,7 +13,19 @@ from qworker.job import Job
 from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, RetryAsked, Snoozed, Succeeded
 
 NOON = datetime(2027, 1, 1, 12, 0, 0, 123000, tzinfo=UTC)
-JOB = Job("j1", "t", [1, "naïve \ud800"], {"a": None}, NOON, NOON, 2, {"page": [7]}, MappingProxyType({"trace": "x"}))
+JOB = Job(
+    "j1",
+    "t",
+    [1, "naïve \ud800"],
+    {"a": None},
+    NOON,
+    60,
+    NOON,
+    2,
+    {"page": [7]},
+    MappingProxyType({"trace": "x"}),
+    begun=True,
+)
 FAILURE = Failure("ValueError", "half a pair \udc80", "Traceback …", "tasks.py:1 in t")
 SAID: list[Said] = [
     ChildCall("tasks", "t", JOB, "work", 3, NOON),

@@ -709,7 +709,7 @@ def test_what_is_refused() -> None:
     assert runner.refuse(attempt_of(tried)) is None
     assert runner.refuse(attempt_of(tried, dequeue_count=2)) is None
     assert runner.refuse(attempt_of(tried, dequeue_count=5, releases=3)) is None
-    assert Expired() == runner.refuse(attempt_of(tried, expires_at=utc_now()))
+    assert Expired() == runner.refuse(attempt_of(tried, expires_at=utc_now() - timedelta(seconds=60)))
     assert runner.refuse(attempt_of(tried, expires_at=utc_now() + timedelta(seconds=60))) is None
 
     assert runner.refuse(attempt_of(tried, dequeue_count=9)) is None
@@ -723,7 +723,7 @@ def test_what_is_refused() -> None:
     assert outcome is not None
     assert "unknown task 'no.such'; registered: other, tried" == failure_of(outcome).message
 
-    late = attempt_of(tried, expires_at=utc_now())
+    late = attempt_of(tried, expires_at=utc_now() - timedelta(seconds=60))
     late.lease.deadline = 0
     assert Lost() == runner.refuse(late)
     runner.close()
