@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
 from qworker.enqueue import Enqueuer, Now
-from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, UnknownTask
 from qworker.events import Listener
 from qworker.failing import ErrorHook, check_hook

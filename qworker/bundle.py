@@ -4,7 +4,7 @@
 
     {"v":1,"id":"0199…","task":"qworker.bundle","jobs":[{"id":"0199…","task":"mail.send","args":["a@b.c"]}, …]}
 
-Each member of ``jobs`` is what could stand in a message of its own. Workers write ``releases`` beside them, and leave
+Each member of ``jobs`` is what could stand in a message of its own. Workers write their notes in front of it, and leave
 out the jobs that are settled. To a worker that knows no bundles it is one job of a task that it doesn't know: the
 message reappears, with a backoff, until a worker that does has it.
 """
@@ -14,29 +14,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qworker.bodies import MAX_DEPTH, Encoding, as_fields, is_deep, is_plain, on_the_wire, text_in
+from qworker.bounds import MAX_JOBS, name_of
 from qworker.brokers.base import MAX_BODY_BYTES
-from qworker.envelope import (
-    MAX_DEPTH,
-    VERSION,
-    Encoding,
-    as_fields,
-    check_version,
-    count_of,
-    from_base64,
-    is_deep,
-    is_plain,
-    on_the_wire,
-    text_of,
-)
+from qworker.envelope import VERSION, check_version, job_of
 from qworker.errors import InvalidEnvelope
-from qworker.job import new_job_id
+from qworker.job import Job, new_job_id
+from qworker.notes import KEY as NOTED
+from qworker.notes import notes_in
 
 TASK: Final = "qworker.bundle"
 """The name that no task may have."""
 
 _OUTER_LEVELS: Final = 2
-_SPARE: Final = 64
+_SPARE: Final = 96
 """Bytes that are left free for what workers note."""
+_MOST_BAD: Final = 32
+"""Of the jobs in one message, how many may be none; each of them is given up by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +38,21 @@ class Contents:
     """What a bundle's body says."""
 
     fields: Mapping[str, Any] = field(repr=False)
-    """All but the jobs, to be written back."""
+    """All but the jobs and the notes, to be written back."""
     id: str
     releases: int
     """How many of its deliveries were given back by no fault of its jobs."""
-    members: list[Any] = field(repr=False)
-    """The jobs' envelopes, each with an id, and whatever else stands among them."""
+    members: Sequence["Member"] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What stands for one job in a bundle."""
+
+    said: Any = field(repr=False)
+    """Its envelope, with an id, or whatever stands there instead."""
+    job: Job | InvalidEnvelope
+    """The job, or why it is none."""
 
 
 def pack(texts: Sequence[str], most: int, encoding: Encoding) -> Iterator[range]:
@@ -59,6 +62,7 @@ def pack(texts: Sequence[str], most: int, encoding: Encoding) -> Iterator[range]
     """
     room = MAX_BODY_BYTES * 3 // 4 if encoding == "base64" else MAX_BODY_BYTES
     room -= len(bundled([], "text")) + _SPARE
+    most = min(most, MAX_JOBS)
     first, left = 0, room
     for number, text in enumerate(texts):
         size = (len(text) if text.isascii() else len(text.encode())) + 1
@@ -83,25 +87,44 @@ def may_be_bundle(body: str) -> bool:
     if is_plain(body):
         return TASK in body
     try:
-        return TASK in from_base64(body)
+        return TASK in text_in(body)
     except InvalidEnvelope:
         return False
 
 
-def contents_of(body: str, *, message_id: str) -> Contents | None:
-    """Return what a bundle carries; None for a message that is no bundle. Raises InvalidEnvelope."""
+def contents_of(body: str, *, message_id: str, deliveries: int | None = None) -> Contents | None:
+    """Return what a bundle carries; None for a message that is no bundle.
+
+    Raises InvalidEnvelope, also for one of too many jobs, or of too much that is none: it is bad as a whole then.
+    """
     fields = as_fields(body)
     if fields.get("task") != TASK:
         return None
     check_version(fields)
-    members = fields.pop("jobs", None)
-    if not isinstance(members, list):
+    name = name_of(fields, "id", message_id)
+    notes = notes_in(fields, message_id, deliveries)
+    fields.pop(NOTED, None)
+    jobs = fields.pop("jobs", None)
+    if not isinstance(jobs, list):
         raise InvalidEnvelope("'jobs' must be an array")
-    named = [
-        {"id": f"{message_id}-{number}"} | member if isinstance(member, dict) else member
-        for number, member in enumerate(members)
-    ]
-    return Contents(fields, text_of(fields, "id", message_id), count_of(fields, "releases"), named)
+    if len(jobs) > MAX_JOBS:
+        raise InvalidEnvelope(f"it has {len(jobs)} jobs, the limit is {MAX_JOBS}")
+    members = [_member(number, found, message_id) for number, found in enumerate(jobs)]
+    bad = [member.job for member in members if isinstance(member.job, InvalidEnvelope)]
+    if bad and (len(bad) == len(members) or len(bad) > _MOST_BAD):
+        raise InvalidEnvelope(f"{len(bad)} of its {len(members)} jobs are none, the first because of this: {bad[0]}")
+    return Contents(fields, name, notes.releases, members)
+
+
+def _member(number: int, found: Any, message_id: str) -> Member:
+    if not isinstance(found, dict):
+        return Member(found, InvalidEnvelope(f"it is a JSON {type(found).__name__} in a bundle, not an object"))
+    fields = {"id": f"{message_id}-{number}"} | found
+    try:
+        job = job_of(fields, message_id)
+    except InvalidEnvelope as problem:
+        return Member(fields, problem.with_traceback(None))
+    return Member(fields, job if job.task != TASK else InvalidEnvelope("it is a bundle within a bundle"))
 
 
 def _is_too_deep(text: str) -> bool:

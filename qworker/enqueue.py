@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Queue, Urgency, check_body
 from qworker.bundle import bundled, pack
-from qworker.envelope import Encoding, encode
+from qworker.envelope import encode
 from qworker.errors import (
     AccessDenied,
     AnswerLost,

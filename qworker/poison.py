@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from qworker.bodies import Encoding, as_body, as_fields, sendable
 from qworker.brokers.base import MAX_BODY_BYTES
-from qworker.envelope import Encoding, as_body, as_fields, sendable
 from qworker.errors import InvalidEnvelope
 from qworker.outcome import Failure
 

@@ -16,8 +16,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_VISIBILITY
-from qworker.envelope import Encoding
 from qworker.errors import ConfigurationError, InvalidQueueName
 from qworker.project import Table, anchored, here, root_of, settings_of
 from qworker.task import check_task_queue

@@ -100,8 +100,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/settler.py",
-                "            job = replace(job, releases=job.releases + 1, begun=begun, last=last)\n",
-                "            return None\n",
+                "        job = replace(job, releases=job.releases + 1, begun=begun, last=last)\n",
+                "        return None\n",
             ),
         ),
         "released",
@@ -144,8 +144,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 "qworker/engine/worker.py",
-                "from qworker.envelope import Encoding\n",
-                "from qworker.envelope import Encoding, decode\n",
+                "from qworker.bodies import Encoding\n",
+                "from qworker.bodies import Encoding\nfrom qworker.envelope import decode\n",
             ),
         ),
         "bad_message_in_a_batch",

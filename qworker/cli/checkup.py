@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_BATCH, Broker, Condition, Queue, Right
 from qworker.cli import findings, queue_findings
 from qworker.cli.findings import Finding
 from qworker.cli.queue_findings import RIGHTS
-from qworker.envelope import Encoding
 from qworker.errors import AccessDenied, InvalidQueueName, QueueBeingDeleted, QueueNotFound, QworkerError
 from qworker.job import utc_now
 from qworker.task import check_task_queue, poison_queue_of

@@ -81,7 +81,7 @@ class Shown:
     @classmethod
     def _of_bundle(cls, message: PeekedMessage, bundle: Contents) -> "Shown":
         count, tried = len(bundle.members), message.dequeue_count - bundle.releases
-        private = {"jobs": bundle.members}
+        private = {"jobs": [member.said for member in bundle.members]}
         state = f"bundle of {counted(count, 'job')}"
         return cls(
             message, "bundle", bundle.id, _common_task(bundle), tried, message.inserted_at, state, private, count
@@ -167,6 +167,5 @@ def _state_of(job: Job, left: timedelta | None) -> str:
 
 
 def _common_task(bundle: Contents) -> str | None:
-    tasks = [member.get("task") for member in bundle.members if isinstance(member, dict)]
-    first = tasks[0] if tasks else None
-    return first if isinstance(first, str) and tasks.count(first) == len(tasks) else None
+    tasks = {member.job.task for member in bundle.members if isinstance(member.job, Job)}
+    return tasks.pop() if len(tasks) == 1 else None

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qworker.app import App
+from qworker.bodies import as_fields
 from qworker.cli.lines import MAX_LINE, Line
-from qworker.envelope import as_fields
 from qworker.errors import InvalidEnvelope, text_of
 from qworker.job import Job
 from qworker.settings import Seconds

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from qworker.bodies import Encoding, as_fields, is_plain
 from qworker.brokers.base import PeekedMessage, Right
 from qworker.bundle import contents_of
 from qworker.cli.findings import Finding
 from qworker.cli.tables import counted, span
-from qworker.envelope import Encoding, as_fields, decode, is_plain
+from qworker.envelope import decode
 from qworker.errors import InvalidEnvelope
 
 RIGHTS: Final[tuple[Right, ...]] = ("put", "get", "update", "delete")

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from qworker.bodies import Encoding, as_body
 from qworker.brokers.base import check_body
-from qworker.bundle import TASK, Contents
+from qworker.bundle import TASK, Contents, Member
 from qworker.engine.lease import Lease
-from qworker.envelope import Encoding, as_body, job_of
 from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job
+from qworker.notes import KEY as NOTED
+from qworker.notes import NOTHING, Notes, fields_of
 
 
 @dataclass(slots=True, eq=False)
@@ -17,24 +19,28 @@ class Part:
     """One job of a bundle: it is run and settled by itself, but for the message, which is the bundle's."""
 
     bundle: "Bundle"
-    member: Any = field(repr=False)
-    """Its envelope, as the message says it, or whatever stands there instead."""
+    member: Member = field(repr=False)
+    said: Any = field(init=False, repr=False)
+    """Its envelope, with its last checkpoint, or whatever stands there instead."""
+
+    def __post_init__(self) -> None:
+        self.said = self.member.said
 
     def job(self) -> Job:
-        """Return the job. Raises InvalidEnvelope."""
-        if not isinstance(self.member, dict):
-            raise InvalidEnvelope(f"it is a JSON {type(self.member).__name__} in a bundle, not an object")
-        return job_of(self.member, self.bundle.id)
+        """Return the job, as it came. Raises InvalidEnvelope."""
+        if isinstance(self.member.job, InvalidEnvelope):
+            raise self.member.job
+        return self.member.job
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Have its envelope say more, wherever the message is written anew."""
         if notes:
-            self.member = {**self.member, **notes}
+            self.said = {**self.said, **notes}
 
     def body(self, encoding: Encoding = "text", **notes: Any) -> str:
         """Return the body of a message that carries only this job. Raises MessageTooLarge, or ValueError."""
-        member = self.member | notes if isinstance(self.member, dict) else self.member
-        return check_body(as_body(member, encoding))
+        said = self.said | notes if isinstance(self.said, dict) else self.said
+        return check_body(as_body(said, encoding))
 
 
 class Bundle:
@@ -91,10 +97,9 @@ class Bundle:
 
     def body(self, *, releases: int | None = None) -> str:
         """Return the message's body without the jobs that are settled. Raises MessageTooLarge."""
-        noted = {} if releases is None else {"releases": releases}
-        return check_body(
-            as_body({**self._fields, **noted, "jobs": [part.member for part in self.left]}, self._encoding)
-        )
+        notes = Notes(releases=self.releases if releases is None else releases)
+        noted = {} if notes == NOTHING else {NOTED: fields_of(self.lease.message_id, notes)}
+        return check_body(as_body({**noted, **self._fields, "jobs": [part.said for part in self.left]}, self._encoding))
 
     def body_as_released(self) -> str | None:
         """Return the body that says that this delivery does not count; None if there is no room to say so."""

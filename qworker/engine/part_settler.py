@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_BATCH, Urgency
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.bundles import Bundle, Part
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.persist import persist
 from qworker.engine.poisoner import Poisoner, short_reason
-from qworker.envelope import Encoding, sendable
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge, QworkerError
+from qworker.notes import said_of
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 
 _AT_ONCE: Final = MAX_BATCH
@@ -99,11 +100,11 @@ class PartSettler:
 
     async def save(self, part: Part, state: Any) -> None:
         """Write a checkpoint's state into the message. Raises MessageTooLarge or BrokerError."""
-        before, part.member = part.member, part.member | {"state": state}
+        before, part.said = part.said, part.said | {"state": state}
         try:
             part.bundle.body()
         except MessageTooLarge:
-            part.member = before
+            part.said = before
             raise
         await part.bundle.lease.save(part.bundle.body)
 
@@ -113,7 +114,7 @@ class PartSettler:
         if attempt is None:  # whoever receives what is no job sees that for himself
             await self._put_alone(queue, part, after, {})
             return
-        reason = {name: sendable(text) for name, text in asdict(short_reason(failure)).items()}
+        reason = said_of(short_reason(failure))
         notes = _begun(attempt) | ({"attempts": attempt.number - 1} if attempt.number > 1 else {})
         try:
             await self._put_alone(queue, part, after, notes | {"given_up": reason})

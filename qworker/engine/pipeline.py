@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
+from qworker.bodies import Encoding, is_plain
 from qworker.bundle import contents_of, may_be_bundle
 from qworker.context import context_of
 from qworker.engine.attempt import Attempt, Received
@@ -17,7 +18,7 @@ from qworker.engine.hooks import ErrorHooks
 from qworker.engine.report import event_of
 from qworker.engine.runner import Run, Runner, worker_lost
 from qworker.engine.settler import Settler
-from qworker.envelope import Encoding, decode, is_plain
+from qworker.envelope import decode
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge
 from qworker.events import BundleSplit, Event, JobEvent, JobStarted, JobStuck, MessagePoisoned, SettleFailed
 from qworker.events import LeaseLost as LeaseLostEvent
@@ -52,7 +53,7 @@ class Pipeline:
         if not may_be_bundle(message.body):
             return [received]
         try:
-            contents = contents_of(message.body, message_id=message.id)
+            contents = contents_of(message.body, message_id=message.id, deliveries=message.dequeue_count)
         except InvalidEnvelope as error:
             return [replace(received, content=error)]
         if contents is None:
@@ -125,7 +126,8 @@ class Pipeline:
     def _attempt(self, received: Received) -> Attempt:
         match received.content:
             case None:
-                job = decode(received.message.body, message_id=received.message.id)
+                message = received.message
+                job = decode(message.body, message_id=message.id, deliveries=message.dequeue_count)
             case Part() as part:
                 job = part.job()
             case InvalidEnvelope() as error:

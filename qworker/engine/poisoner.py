@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Urgency
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.persist import persist
-from qworker.envelope import Encoding
 from qworker.errors import QueueNotFound
 from qworker.job import Reason, utc_now
 from qworker.outcome import Failure

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, check_body
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.bundles import Bundle
@@ -10,8 +11,10 @@ from qworker.engine.faultpoints import faultpoint
 from qworker.engine.part_settler import PartSettler
 from qworker.engine.persist import persist
 from qworker.engine.poisoner import Poisoner, short_reason
-from qworker.envelope import Encoding, encode, note_given_up, note_last, without_notes
+from qworker.envelope import encode
 from qworker.errors import BrokerError, InvalidArguments, MessageTooLarge
+from qworker.job import Job
+from qworker.notes import Notes, with_notes, without_notes
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 from qworker.task import encode_state
 
@@ -35,7 +38,7 @@ class Settler:
                 await persist(lease.complete, seconds=lease.length)
                 faultpoint("after-delete")
             case Reappear(after):
-                body = self._noted_body(attempt, action)
+                body = _noted_body(attempt, action)
                 faultpoint("before-release")
                 await persist(lambda: lease.reappear(after, body=body), seconds=lease.length)
                 faultpoint("after-release")
@@ -64,7 +67,7 @@ class Settler:
         assert attempt.task is not None  # noqa: S101 — it is running
         job = replace(attempt.job, state=encode_state(attempt.task, state))
         try:
-            body = check_body(encode(job, self._encoding))
+            body = _noted(attempt, job, encode(job, self._encoding))
         except ValueError as error:
             raise InvalidArguments(job.task, f"a state that can't be saved as JSON: {error}") from None
         saving = attempt.lease.save(body) if attempt.part is None else self._parts.save(attempt.part, job.state)
@@ -74,14 +77,15 @@ class Settler:
 
     async def note_last(self, attempt: Attempt) -> None:
         """Write into the message that its last attempt begins. Raises MessageTooLarge or BrokerError."""
-        body = check_body(note_last(attempt.body))
+        job = replace(attempt.job, last=True)
+        body = _noted(attempt, job, attempt.body)
         await persist(lambda: attempt.lease.save(body), seconds=attempt.lease.length / 2)
-        attempt.job, attempt.body = replace(attempt.job, last=True), body
+        attempt.job, attempt.body = job, body
 
     async def _move(self, received: Received, failure: Failure, attempt: Attempt | None) -> None:
         """Put, then delete: a crash in between leaves a copy in both queues, never in neither."""
         lease, message = received.lease, received.message
-        body = without_notes(attempt.body if attempt else message.body)
+        body = without_notes(attempt.body if attempt else message.body, message.id)
         try:
             await self._poisoner.put(received, body, failure, attempt)
         except BrokerError:
@@ -92,17 +96,21 @@ class Settler:
         await persist(lease.complete, seconds=lease.length)
         faultpoint("after-poison-delete")
 
-    def _noted_body(self, attempt: Attempt, action: Reappear) -> str | None:
-        """Return the body that says what the dequeue count can't, if there is anything to say, and room for it."""
-        job = attempt.job
-        try:
-            if not action.counted:  # and an attempt that was alone will be so again
-                begun, last = attempt.noted_as_begun, job.last and not attempt.alone
-                job = replace(job, releases=job.releases + 1, begun=begun, last=last)
-                return check_body(encode(job, self._encoding))
-            return check_body(note_last(attempt.body)) if action.one_left and not job.last else None
-        except MessageTooLarge:
-            return None  # no room to note a release: the attempt is spent, the job is not lost
+
+def _noted_body(attempt: Attempt, action: Reappear) -> str | None:
+    """Return the body that says what the dequeue count can't, if there is anything to say, and room for it."""
+    job = attempt.job
+    if not action.counted:  # and an attempt that was alone will be so again
+        begun, last = attempt.noted_as_begun, job.last and not attempt.alone
+        job = replace(job, releases=job.releases + 1, begun=begun, last=last)
+    elif action.one_left and not job.last:
+        job = replace(job, last=True)
+    else:
+        return None
+    try:
+        return _noted(attempt, job, attempt.body)
+    except MessageTooLarge:
+        return None  # no room to note a release: the attempt is spent, the job is not lost
 
 
 def _given_up_body(attempt: Attempt, failure: Failure) -> str | None:
@@ -110,6 +118,12 @@ def _given_up_body(attempt: Attempt, failure: Failure) -> str | None:
     if attempt.job.given_up is not None:
         return None
     try:
-        return check_body(note_given_up(attempt.body, short_reason(failure)))
+        return _noted(attempt, replace(attempt.job, given_up=short_reason(failure)), attempt.body)
     except MessageTooLarge:
         return None  # the job is run again, or its record will say in general that it was
+
+
+def _noted(attempt: Attempt, job: Job, body: str) -> str:
+    """Return a body with what is to be noted of its job. Raises MessageTooLarge."""
+    notes = Notes(job.releases, job.begun, job.last, job.given_up)
+    return check_body(with_notes(body, attempt.lease.message_id, notes))

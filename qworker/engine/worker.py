@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Message, Queue
 from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.engine.attempt import Received
@@ -27,7 +28,6 @@ from qworker.engine.slots import Slots
 from qworker.engine.turns import Turns
 from qworker.engine.vitals import Vitals, lengths
 from qworker.engine.watch import LoopWatch
-from qworker.envelope import Encoding
 from qworker.errors import AccessDenied, BrokerError, BrokerUnusable, text_of
 from qworker.events import (
     Event,

@@ -23,8 +23,9 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App
+from qworker.bodies import Encoding
 from qworker.brokers.base import Message
-from qworker.envelope import Encoding, decode, encode
+from qworker.envelope import decode, encode
 from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
 from qworker.job import utc_now
 from qworker.poison import PoisonRecord, decode_poison

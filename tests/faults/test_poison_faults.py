@@ -24,10 +24,10 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App, Backoff
+from qworker.bodies import Encoding, as_body
 from qworker.brokers.azure import AzureBroker
 from qworker.brokers.base import MAX_BODY_BYTES, Broker
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
-from qworker.envelope import Encoding, as_body
 from qworker.errors import AccessDenied, BrokerBusy, InvalidEnvelope
 from qworker.events import JobPoisoned, JobSucceeded, MessagePoisoned, SettleFailed
 from qworker.poison import PoisonRecord, decode_poison

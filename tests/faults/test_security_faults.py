@@ -32,9 +32,9 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App, Context, Job, events, logs
+from qworker.bodies import as_body
 from qworker.brokers.base import Message, PeekedMessage
 from qworker.cli import main
-from qworker.envelope import as_body
 from qworker.errors import QworkerError
 from qworker.outcome import Failure
 from qworker.poison import PoisonRecord

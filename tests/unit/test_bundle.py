@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qworker.bodies import Encoding
+from qworker.bounds import MAX_JOBS
 from qworker.brokers.base import MAX_BODY_BYTES, check_text
 from qworker.bundle import TASK, bundled, contents_of, may_be_bundle, pack
-from qworker.envelope import Encoding, decode, encode
+from qworker.envelope import decode, encode
 from qworker.errors import InvalidEnvelope
 from qworker.job import Job
 
@@ -25,7 +27,8 @@ def test_a_bundle_holds_envelopes(encoding: Encoding) -> None:
     assert may_be_bundle(body)
     contents = contents_of(body, message_id="m1")
     assert contents is not None
-    assert [json.loads(each) for each in texts] == contents.members
+    assert [json.loads(each) for each in texts] == [member.said for member in contents.members]
+    assert [decode(each, message_id="m1") for each in texts] == [member.job for member in contents.members]
     assert (0, 36) == (contents.releases, len(contents.id))
 
 
@@ -35,7 +38,7 @@ def test_to_a_worker_that_knows_no_bundles_it_is_a_job_of_an_unknown_task(encodi
     assert (TASK, 2) == (job.task, len(job.extra["jobs"]))
     again = contents_of(encode(job), message_id="m1")
     assert again is not None
-    assert ["j1", "j2"] == [member["id"] for member in again.members]
+    assert ["j1", "j2"] == [member.said["id"] for member in again.members]
 
 
 def test_other_messages_are_no_bundles() -> None:
@@ -51,7 +54,8 @@ def test_a_job_without_an_id_gets_one_of_the_messages() -> None:
     body = f'{{"task":"{TASK}","jobs":[{{"task":"a"}},{{"task":"b","id":"own"}},7]}}'
     contents = contents_of(body, message_id="m1")
     assert contents is not None
-    assert [{"id": "m1-0", "task": "a"}, {"id": "own", "task": "b"}, 7] == contents.members
+    said = [member.said for member in contents.members]
+    assert [{"id": "m1-0", "task": "a"}, {"id": "own", "task": "b"}, 7] == said
     assert ("m1", {"task": TASK}) == (contents.id, contents.fields)
 
 
@@ -61,13 +65,33 @@ def test_a_job_without_an_id_gets_one_of_the_messages() -> None:
         (f'{{"task":"{TASK}"}}', "'jobs' must be an array"),
         (f'{{"task":"{TASK}","jobs":{{}}}}', "'jobs' must be an array"),
         (f'{{"task":"{TASK}","jobs":[],"v":2}}', "version is 2"),
-        (f'{{"task":"{TASK}","jobs":[],"releases":-1}}', "'releases' must be a whole number"),
+        (f'{{"task":"{TASK}","jobs":[],"noted":{{"in":"m1","releases":-1}}}}', "'releases' must be a whole number"),
         (f'{{"task":"{TASK}","jobs":[}}', "not JSON"),
+        (f'{{"task":"{TASK}","jobs":[{",".join(["1"] * 32_000)}]}}', "it has 32000 jobs, the limit is 1024"),
+        (f'{{"task":"{TASK}","jobs":[1]}}', "1 of its 1 jobs are none, the first because of this: it is a JSON int"),
+        (f'{{"task":"{TASK}","jobs":[{{}},7]}}', "2 of its 2 jobs are none, .* 'task' is missing"),
+        (f'{{"task":"{TASK}","jobs":[{",".join(["7"] * 33)},{{"task":"t"}}]}}', "33 of its 34 jobs are none"),
+        (f'{{"task":"{TASK}","jobs":[{{"task":"{TASK}","jobs":[]}}]}}', "it is a bundle within a bundle"),
     ],
 )
 def test_what_is_refused(body: str, reason: str) -> None:
     with pytest.raises(InvalidEnvelope, match=reason):
         contents_of(body, message_id="m1")
+
+
+def test_a_few_bad_jobs_leave_the_others_sound() -> None:
+    jobs = ",".join([*["7"] * 16, *["{}"] * 16, '{"task":"t","id":"j1"}'])
+    contents = contents_of(f'{{"task":"{TASK}","jobs":[{jobs}]}}', message_id="m1")
+    assert contents is not None
+    assert [Job("j1", "t")] == [member.job for member in contents.members if isinstance(member.job, Job)]
+    assert 32 == sum(isinstance(member.job, InvalidEnvelope) for member in contents.members)
+
+
+def test_what_is_packed_has_never_too_many_jobs() -> None:
+    texts = ['{"task":"t"}'] * 3_000
+    parts = list(pack(texts, 5_000, "text"))
+    assert [MAX_JOBS, MAX_JOBS, 3_000 - 2 * MAX_JOBS] == [len(part) for part in parts]
+    assert contents_of(bundled(texts[:MAX_JOBS], "text"), message_id="m1") is not None
 
 
 def test_at_most_so_many_jobs_in_a_message() -> None:

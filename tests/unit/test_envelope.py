@@ -8,23 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qworker.bodies import Encoding, as_body
+from qworker.bounds import MAX_COUNT, MAX_HEADER, MAX_HEADERS, MAX_NAME
 from qworker.brokers.base import MAX_BODY_BYTES, MAX_TTL, check_text
-from qworker.envelope import (
-    Encoding,
-    as_body,
-    decode,
-    encode,
-    note_given_up,
-    note_last,
-    without_history,
-    without_notes,
-)
+from qworker.envelope import decode, encode, without_history
 from qworker.errors import InvalidEnvelope
+from qworker.escaping import has_hidden
 from qworker.job import Job, Reason
 
 ODD = '\x00\x01\x0b\x1f\t\r\n"\\\x7f\x85\x9f\u2028\ufeff\ufffd\ufffe\uffff😀\U0010ffff</QueueMessage>&amp;'
-
-GIVEN_UP = Reason("ValueError", "no")
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from(ODD), max_size=20)
 values = st.recursive(
@@ -32,23 +24,22 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-moments = st.datetimes(min_value=datetime(1, 1, 2), timezones=st.just(UTC)).map(  # noqa: DTZ001 — hypothesis adds the zone
+names = texts.filter(lambda text: text and not has_hidden(text))
+moments = st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001 — hypothesis adds the zone
     lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 )
 jobs = st.builds(
     Job,
-    id=texts.filter(bool),
-    task=texts.filter(bool),
+    id=names,
+    task=names,
     args=st.lists(values, max_size=3),
     kwargs=st.dictionaries(texts, values, max_size=3),
     enqueued_at=st.none() | moments,
     ttl=st.none() | st.integers(1, MAX_TTL),
     expires_at=st.none() | moments,
-    releases=st.integers(0, 10),
-    last=st.booleans(),
+    attempts=st.integers(0, 10),
     state=values,
     headers=st.dictionaries(texts, texts, max_size=2),
-    given_up=st.none() | st.builds(Reason, texts, texts),
     extra=st.dictionaries(texts.map("x-{}".format), values, max_size=2),
 )
 
@@ -62,7 +53,7 @@ def test_round_trip(job: Job, encoding: Encoding) -> None:
 
 
 def test_odd_characters_survive() -> None:
-    job = Job("j1", ODD, [ODD], {ODD: ODD}, state=ODD, headers={ODD: ODD})
+    job = Job("j1", "naïve 😀\u200d\U000e0067", [ODD], {ODD: ODD}, state=ODD, headers={ODD: ODD})
     assert job == decode(encode(job), message_id="m1")
 
 
@@ -71,11 +62,11 @@ def test_wire_format() -> None:
     least = Job("0199", "mail.send", ["a@b.c"], {"template": "hällo"})
     fields = '{"v":1,"id":"0199","task":"mail.send","args":["a@b.c"],"kwargs":{"template":"hällo"}'
     assert fields + "}" == encode(least)
-    full = replace(least, enqueued_at=moment, ttl=9, releases=2, last=True, state=[1], headers={"a": "b"})
+    full = replace(least, enqueued_at=moment, ttl=9, attempts=2, state=[1], headers={"a": "b"})
     times = '"enqueued_at":"2026-11-23T05:00:00.123Z","ttl":9'
-    begun = replace(least, enqueued_at=moment, ttl=9, expires_at=moment, begun=True)
-    assert f'{fields},{times},"expires_at":"2026-11-23T05:00:00.123Z","begun":true}}' == encode(begun)
-    assert f'{fields},{times},"releases":2,"last":true,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
+    ends = replace(least, enqueued_at=moment, ttl=9, expires_at=moment)
+    assert f'{fields},{times},"expires_at":"2026-11-23T05:00:00.123Z"}}' == encode(ends)
+    assert f'{fields},{times},"attempts":2,"state":[1],"headers":{{"a":"b"}}}}' == encode(full)
 
 
 def test_base64_is_that_of_the_text() -> None:
@@ -100,8 +91,8 @@ def test_unknown_keys_mean_nothing() -> None:
     )
 
 
-def test_a_time_without_a_zone_is_utc() -> None:
-    job = decode('{"task":"t","enqueued_at":"2026-11-23T05:00:00","expires_at":null,"ttl":null}', message_id="m1")
+def test_a_moment_is_one_in_utc_and_null_is_none() -> None:
+    job = decode('{"task":"t","enqueued_at":"2026-11-23T07:00:00+02:00","expires_at":null,"ttl":null}', message_id="m1")
     assert datetime(2026, 11, 23, 5, tzinfo=UTC) == job.enqueued_at
     assert (None, None) == (job.ttl, job.expires_at)
 
@@ -115,11 +106,13 @@ def _base64(data: bytes) -> str:
 
 
 HOSTILE: dict[str, tuple[str, str]] = {
-    "empty": ("", "not JSON"),
-    "spaces": ("   ", "neither"),
+    "empty": ("", "empty"),
+    "spaces": ("   ", "empty"),
     "plain text": ("hello there", "neither"),
     "not ASCII": ("héllo", "neither"),
-    "byte order mark": ('\ufeff{"task":"t"}', "neither"),
+    "byte order mark": ("\ufeff", "empty"),
+    "two byte order marks within": ('{\ufeff"task":"t"}', "not JSON"),
+    "a space that JSON doesn't know": ('\u2003{"task":"t"}', "neither"),
     "cut": ('{"task":"t"', "not JSON"),
     "more behind": ('{"task":"t"} {}', "not JSON"),
     "array": ("[]", "a JSON list"),
@@ -154,16 +147,28 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "version true": ('{"v":true,"task":"t"}', "version is True"),
     "version text": ('{"v":"1","task":"t"}', "version is '1'"),
     "version null": ('{"v":null,"task":"t"}', "version is None"),
-    "negative releases": ('{"task":"t","releases":-1}', "'releases'"),
-    "releases true": ('{"task":"t","releases":true}', "'releases'"),
-    "given up null": ('{"task":"t","given_up":null}', "'given_up' must be an object"),
+    "a long version": ('{"task":"t","v":"' + "1" * 60_000 + '"}', "version is '1111.{0,60}…, this"),
+    "a version of many digits": (f'{{"task":"t","v":{"9" * 4300}}}', "version is 9999"),
+    "a long id": (f'{{"task":"t","id":"{"x" * (MAX_NAME + 1)}"}}', "'id' has 256 characters, the limit is 255"),
+    "a long task": (f'{{"task":"{"x" * 60_000}"}}', "'task' has 60000 characters, the limit is 255"),
+    "an id of two lines": (r'{"task":"t","id":"a\nb"}', "'id' holds a control character"),
+    "a task that turns text": ('{"task":"a\u202eb"}', "'task' holds a control character, or one that turns"),
+    "negative attempts": ('{"task":"t","attempts":-1}', "'attempts'"),
+    "attempts true": ('{"task":"t","attempts":true}', "'attempts'"),
+    "attempts a fraction": ('{"task":"t","attempts":1.5}', "'attempts'"),
+    "too many attempts": (f'{{"task":"t","attempts":{MAX_COUNT + 1}}}', "'attempts' must be a whole number, 0 to"),
+    "attempts of many digits": (f'{{"task":"t","attempts":{"9" * 4300}}}', "'attempts' must be a whole number, 0 to"),
+    "given up null": ('{"task":"t","given_up":null}', "'given_up' must have the texts"),
     "given up for no reason": ('{"task":"t","given_up":{"type":"E"}}', "'given_up' must have the texts"),
     "given up for a number": ('{"task":"t","given_up":{"type":"E","message":1}}', "'given_up' must have the texts"),
     "last false": ('{"task":"t","last":false}', "'last' must be true"),
     "last a number": ('{"task":"t","last":1}', "'last' must be true"),
-    "releases a fraction": ('{"task":"t","releases":1.5}', "'releases'"),
     "time a number": ('{"task":"t","enqueued_at":12}', "'enqueued_at'"),
     "time no time": ('{"task":"t","expires_at":"soon"}', "'expires_at'"),
+    "time without a zone": ('{"task":"t","enqueued_at":"2026-11-23T05:00:00"}', "'enqueued_at' has no time zone"),
+    "day": ('{"task":"t","expires_at":"2026-11-23"}', "'expires_at' has no time zone"),
+    "time after all time": ('{"task":"t","expires_at":"9999-12-31T23:59:59-14:00"}', "'expires_at'"),
+    "unset time": ('{"task":"t","expires_at":"0001-01-01T00:00:00Z"}', "'expires_at' must be a time from 1970 on"),
     "time before all time": ('{"task":"t","expires_at":"0001-01-01T00:00:00+14:00"}', "'expires_at'"),
     "ttl nothing": ('{"task":"t","ttl":0}', "'ttl' must be a whole number of seconds, 1 to 2147483647"),
     "ttl over 68 years": (f'{{"task":"t","ttl":{2**31}}}', "'ttl' must be"),
@@ -173,7 +178,20 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "ttl a text": ('{"task":"t","ttl":"300"}', "'ttl' must be"),
     "begun false": ('{"task":"t","begun":false}', "'begun' must be true"),
     "headers no object": ('{"task":"t","headers":[]}', "'headers'"),
+    "headers null": ('{"task":"t","headers":null}', "'headers'"),
     "headers no texts": ('{"task":"t","headers":{"a":1}}', "'headers' must be texts"),
+    "many headers": (
+        json.dumps({"task": "t", "headers": {f"h{n}": "" for n in range(MAX_HEADERS + 1)}}),
+        "'headers' are 65, the limit is 64",
+    ),
+    "a long header": (
+        json.dumps({"task": "t", "headers": {"h": "x" * (MAX_HEADER + 1)}}),
+        "'headers' have a text of over 8192 characters",
+    ),
+    "a long name of a header": (
+        json.dumps({"task": "t", "headers": {"h" * (MAX_NAME + 1): ""}}),
+        "'headers' have a name of over 255 characters",
+    ),
 }
 
 
@@ -181,7 +199,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
 def test_hostile_body(body: str, why: str) -> None:
     with pytest.raises(InvalidEnvelope, match=why) as caught:
         decode(body, message_id="m1")
-    assert "\n" not in str(caught.value)
+    assert not has_hidden(str(caught.value))
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("body", [body for body, _ in HOSTILE.values()], ids=HOSTILE.keys())
@@ -208,7 +227,26 @@ def test_any_body_is_a_job_or_invalid(body: str) -> None:
 @given(
     st.fixed_dictionaries(
         {"task": values},
-        optional=dict.fromkeys(("v", "id", "args", "kwargs", "enqueued_at", "releases", "state", "headers"), values),
+        optional=dict.fromkeys(
+            (
+                "v",
+                "id",
+                "args",
+                "kwargs",
+                "enqueued_at",
+                "expires_at",
+                "attempts",
+                "last",
+                "given_up",
+                "state",
+                "headers",
+            ),
+            values,
+        )
+        | {
+            "noted": values
+            | st.fixed_dictionaries({"in": st.just("m1")}, optional={"releases": values, "last": values})
+        },
     )
 )
 def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
@@ -216,57 +254,35 @@ def test_any_fields_are_a_job_or_invalid(fields: dict[str, Any]) -> None:
         job = decode(json.dumps(fields), message_id="m1")
     except InvalidEnvelope:
         return
-    assert job == decode(encode(job), message_id="m1")
+    told = replace(job, releases=0, begun=False, last=False, given_up=None)  # is in notes
+    assert told == decode(encode(job), message_id="m1")
 
 
 @pytest.mark.parametrize("encoding", ["text", "base64"])
 def test_a_body_without_history_is_as_it_was_sent(encoding: Encoding) -> None:
     job = Job("j1", "t", ["naïve"], {"k": 1}, state={"page": 7}, headers={"trace": "x"})
-    assert encode(job, encoding) == without_history(
-        encode(replace(job, releases=3, last=True, given_up=GIVEN_UP), encoding)
-    )
+    said = {"attempts": 3, "last": True, "given_up": {"type": "E", "message": "no"}}
+    fields = json.loads(encode(job)) | said | {"noted": {"in": "m1", "releases": 3}}
+    assert encode(job, encoding) == without_history(as_body(fields, encoding))
 
 
-@pytest.mark.parametrize("body", ['{"task":"t"}', ' {\n"task":"t", "more":1e2, "kwargs":{"last":true} }'])
-@pytest.mark.parametrize("encoding", ["text", "base64"])
-def test_a_last_attempt_is_noted_and_nothing_else_is_changed(body: str, encoding: Encoding) -> None:
-    before = base64.b64encode(body.encode()).decode() if encoding == "base64" else body
-    noted = note_last(before)
-    assert replace(decode(before, message_id="m"), last=True) == decode(noted, message_id="m")
-    assert before == without_notes(noted)
-    assert before == without_notes(before)
-
-
-@pytest.mark.parametrize("body", ['{"task":"t"}', ' {\n"task":"t", "more":1e2, "kwargs":{"last":true} }'])
-@pytest.mark.parametrize("encoding", ["text", "base64"])
-@pytest.mark.parametrize("message", ["no", 'a "quoted" \\ text\n},', ODD, "\ud800"])
-def test_why_a_job_was_given_up_is_noted_and_nothing_else_is_changed(
-    body: str, encoding: Encoding, message: str
-) -> None:
-    before = base64.b64encode(body.encode()).decode() if encoding == "base64" else body
-    for body_then in (before, note_last(before)):
-        noted = note_given_up(body_then, Reason("m.Odd", message))
-        read = decode(check_text(noted), message_id="m")
-        assert Reason("m.Odd", message.encode("utf-8", "backslashreplace").decode()) == read.given_up
-        assert decode(body_then, message_id="m") == replace(read, given_up=None)
-        assert before == without_notes(noted)
+def test_what_the_message_of_a_part_says_of_its_failure_is_hearsay() -> None:
+    body = '{"task":"t","attempts":2,"last":true,"given_up":{"type":"smtplib.SMTPException","message":"later"}}'
+    job = decode(body, message_id="m1", deliveries=1)
+    assert (2, True) == (job.attempts, job.last)
+    assert Reason("GivenUp", "so its message says; because of smtplib.SMTPException: later") == job.given_up
 
 
 def test_keys_of_another_version_are_kept() -> None:
     body = '{"task":"t","priority":7,"from":{"a":[1,null]}}'
     job = decode(body, message_id="m1")
     assert {"priority": 7, "from": {"a": [1, None]}} == job.extra
-    written = json.loads(encode(replace(job, releases=1)))
-    assert (7, {"a": [1, None]}, 1) == (written["priority"], written["from"], written["releases"])
+    written = json.loads(encode(replace(job, attempts=1)))
+    assert (7, {"a": [1, None]}, 1) == (written["priority"], written["from"], written["attempts"])
 
 
 def test_a_known_key_is_never_another_versions() -> None:
     assert "t" == json.loads(encode(Job("j1", "t", extra={"task": "other"})))["task"]
-
-
-@pytest.mark.parametrize("body", ["no JSON", "", '["releases"]', "{}"])
-def test_what_is_no_envelope_has_no_note(body: str) -> None:
-    assert body == without_notes(body)
 
 
 @pytest.mark.parametrize("body", ['{ "task":"t", "more":1e2 }', "no JSON", "", '["releases"]'])
@@ -276,6 +292,6 @@ def test_a_body_that_has_no_history_is_not_rewritten(body: str) -> None:
 
 def test_a_body_that_would_outgrow_a_message_keeps_its_history() -> None:
     short = "[" + ",".join(["1e15"] * 13_000) + "]"
-    body = f'{{"task":"t","args":{short},"releases":1}}'
+    body = f'{{"task":"t","args":{short},"attempts":1}}'
     assert len(body) <= MAX_BODY_BYTES < len(as_body(json.loads(body)))
     assert body == without_history(body)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_BODY_BYTES, check_body, check_text
-from qworker.envelope import Encoding
 from qworker.errors import InvalidEnvelope
 from qworker.outcome import Failure
 from qworker.poison import PoisonRecord, decode_poison, encode_poison

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue, message
+from qworker.bodies import as_body
 from qworker.brokers.base import Broker
 from qworker.brokers.sqlite import SqliteBroker
-from qworker.envelope import as_body
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -73,7 +73,7 @@ async def test_a_record_does_not_say_where_its_job_goes(broker: Broker) -> None:
 @pytest.mark.parametrize("encoding", ["text", "base64"])
 async def test_its_attempts_begin_anew_and_its_state_is_kept(broker: Broker, encoding: str) -> None:
     spent = as_body(
-        {"v": 1, "task": "t", "releases": 3, "state": {"page": 7}}, "text" if encoding == "text" else "base64"
+        {"v": 1, "task": "t", "attempts": 3, "state": {"page": 7}}, "text" if encoding == "text" else "base64"
     )
     await poison(broker, poisoned(spent))
 

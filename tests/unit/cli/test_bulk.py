@@ -93,7 +93,7 @@ def test_no_more_than_a_batch_is_held(app: App, broker: ScriptedBroker) -> None:
 
     def put_so_far() -> list[object]:
         found = (contents_of(body, message_id="m") for [body, _, _] in broker.queue("many").called("put"))
-        return [member for contents in found if contents is not None for member in contents.members]
+        return [member.said for contents in found if contents is not None for member in contents.members]
 
     work = bulk(app)
     work.run(endless())

@@ -2,12 +2,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from qworker.bodies import Encoding
 from qworker.brokers.base import PeekedMessage, Right
 from qworker.bundle import bundled
 from qworker.cli import queue_findings
 from qworker.cli.findings import Verdict
 from qworker.cli.queue_findings import RIGHTS
-from qworker.envelope import Encoding, encode
+from qworker.envelope import encode
 from qworker.job import Job
 
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)

@@ -30,7 +30,7 @@ from qworker.events import (
     MessagePoisoned,
     SettleFailed,
 )
-from qworker.job import utc_now
+from qworker.job import Reason, utc_now
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.replay import replay
 from qworker.testing import EventRecorder, FakeClock, arun_until_idle
@@ -167,6 +167,48 @@ async def test_a_bundle_that_is_none_is_given_up_whole(app: App, broker: SqliteB
     assert "'jobs' must be an array" == given_up.failure.message
 
 
+async def test_a_bundle_of_junk_is_given_up_once(app: App, broker: SqliteBroker) -> None:
+    junk = f'{{"task":"{TASK}","jobs":[{",".join(["1"] * 32_000)}]}}'
+    await broker.queue("default").put(junk)
+    [given_up] = (await arun_until_idle(app)).of(MessagePoisoned)
+    assert "it has 32000 jobs, the limit is 1024" == given_up.failure.message
+    [record] = await poisoned(broker)
+    assert (junk, 1, None) == (record.body, record.attempts, record.job_id)
+    assert 0 == await broker.queue("default").count()
+
+
+async def test_a_bundle_that_says_it_was_released_often_is_split_at_its_second_delivery(
+    app: App, broker: SqliteBroker, clock: FakeClock
+) -> None:
+    """Its jobs would be run again and again, and with each crash of a worker no attempt be spent."""
+
+    @app.task(name="ok")
+    async def ok() -> None: ...
+
+    await broker.queue("default").put(f'{{"task":"{TASK}","releases":1000000,"jobs":[{{"task":"ok"}}]}}')
+    await broker.queue("default").get(visibility=1)
+    clock.advance(1)
+    happened = await arun_until_idle(app)
+    assert [1] == [event.jobs for event in happened.of(BundleSplit)]
+
+
+async def test_the_ttl_of_a_job_that_ends_in_thousands_of_years_is_its_own_business(
+    app: App, broker: SqliteBroker
+) -> None:
+    """No broker takes it as a message's, and the job has to get a message of its own all the same."""
+
+    @app.task(name="failing")
+    async def failing() -> None:
+        raise Retry(after=60)
+
+    end = "9999-12-31T23:59:59Z"
+    await broker.queue("default").put(f'{{"task":"{TASK}","jobs":[{{"task":"failing","expires_at":"{end}"}}]}}')
+    happened = await arun_until_idle(app)
+    assert 1 == len(happened.of(JobRetried))
+    assert [] == happened.of(SettleFailed)
+    assert 1 == await broker.queue("default").count()
+
+
 async def test_an_empty_bundle_is_deleted(app: App, broker: SqliteBroker) -> None:
     await broker.queue("default").put(f'{{"task":"{TASK}","jobs":[]}}')
     assert [0] == [event.jobs for event in (await arun_until_idle(app)).of(BundleSplit)]
@@ -257,7 +299,7 @@ async def test_a_stopped_worker_gives_back_what_is_left(
     assert 3 == len(recorder.of(JobSucceeded))
     assert 7 == len(recorder.of(JobReleased))
     [left] = await left_in(broker)
-    contents = contents_of(left.body, message_id="m")
+    contents = contents_of(left.body, message_id=left.id)
     assert contents is not None
     assert (7, 1) == (len(contents.members), contents.releases)
     happened = await arun_until_idle(app)
@@ -360,7 +402,7 @@ async def test_a_renewal_writes_what_is_left(recorder: EventRecorder) -> None:
     for id_, _, visibility, body in queue.called("update"):
         contents = contents_of(body, message_id="m1")
         assert contents is not None
-        assert ("m1", 2, ["j1", "j2"]) == (id_, visibility, [member["id"] for member in contents.members])
+        assert ("m1", 2, ["j1", "j2"]) == (id_, visibility, [member.said["id"] for member in contents.members])
     assert 1 == len(queue.called("delete"))
 
 
@@ -444,7 +486,7 @@ async def test_a_retry_that_can_not_be_put_stays_in_the_bundle(recorder: EventRe
     [[_, _, after, body]] = queue.called("update")
     contents = contents_of(body, message_id="m1")
     assert contents is not None
-    assert (30, ["j2"], 0) == (after, [member["id"] for member in contents.members], contents.releases)
+    assert (30, ["j2"], 0) == (after, [member.said["id"] for member in contents.members], contents.releases)
     assert [] == queue.called("delete")
 
 
@@ -468,7 +510,7 @@ async def test_a_job_whose_poison_queue_does_not_take_it_comes_back_with_its_rea
     job = decode(body, message_id="m")
     assert (30, None, "j1") == (delay, ttl, job.id)
     assert job.given_up is not None
-    assert "never" == job.given_up.message
+    assert Reason("GivenUp", "so its message says; because of Reject: never") == job.given_up
     assert ["j1"] == [event.job.id for event in recorder.of(SettleFailed)]
 
 
@@ -487,7 +529,7 @@ async def test_a_split_that_fails_keeps_the_rest(recorder: EventRecorder, monkey
     contents = contents_of(body, message_id="m1")
     assert contents is not None
     assert 30 == after
-    assert "j1" in [member["id"] for member in contents.members]
+    assert "j1" in [member.said["id"] for member in contents.members]
     assert [] == queue.called("delete")
 
 

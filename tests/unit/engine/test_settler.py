@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from qworker.engine.access import Suspended
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.settler import Settler
-from qworker.envelope import decode, encode, note_given_up, note_last, without_notes
+from qworker.envelope import decode, encode
 from qworker.errors import (
     AccessDenied,
     AnswerLost,
@@ -30,6 +31,7 @@ from qworker.errors import (
     QueueNotFound,
 )
 from qworker.job import Job, Reason
+from qworker.notes import Notes, with_notes, without_notes
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
 from qworker.poison import decode_poison
 
@@ -96,7 +98,7 @@ async def test_a_retry_before_the_last_attempt_is_noted(
 ) -> None:
     """So that a crash in the last one is known from one in an earlier."""
     await settler.settle(attempt, Reappear(7, counted=True, one_left=True))
-    assert [("update", "m1", "r1", 7, f'{{"last":true,{BODY[1:]}')] == queue.calls
+    assert [("update", "m1", "r1", 7, f'{{"noted":{{"in":"m1","last":true}},{BODY[1:]}')] == queue.calls
 
 
 async def test_a_retry_before_the_last_attempt_keeps_a_state(
@@ -110,7 +112,7 @@ async def test_a_retry_before_the_last_attempt_keeps_a_state(
 
 async def test_a_last_attempt_is_noted_once(settler: Settler, attempt: Attempt, queue: ScriptedQueue) -> None:
     await settler.note_last(attempt)
-    assert [("update", "m1", "r1", 60, f'{{"last":true,{BODY[1:]}')] == queue.calls
+    assert [("update", "m1", "r1", 60, f'{{"noted":{{"in":"m1","last":true}},{BODY[1:]}')] == queue.calls
     await settler.settle(attempt, Reappear(7, counted=True, one_left=True))
     assert ("update", "m1", "r2", 7, None) == queue.calls[-1]
 
@@ -133,8 +135,9 @@ async def test_a_release_notes_that_the_attempt_is_not_spent(
     assert (0, 1) == (after, decode(body, message_id="m1").releases)
 
 
-async def test_a_release_in_base64(broker: ScriptedBroker, attempt: Attempt, queue: ScriptedQueue) -> None:
-    await Settler(broker, "host:1", "base64").settle(attempt, Reappear(0, counted=False))
+async def test_a_release_in_base64(settler: Settler, attempt: Attempt, queue: ScriptedQueue) -> None:
+    attempt.body = base64.b64encode(BODY.encode()).decode()
+    await settler.settle(attempt, Reappear(0, counted=False))
     body = queue.calls[0][-1]
     assert not body.startswith("{")
     assert 1 == decode(body, message_id="m1").releases
@@ -143,6 +146,7 @@ async def test_a_release_in_base64(broker: ScriptedBroker, attempt: Attempt, que
 async def test_a_release_without_room_for_the_note(settler: Settler, attempt: Attempt, queue: ScriptedQueue) -> None:
     room = MAX_BODY_BYTES - len(encode(Job("m1", "counted", [""])))
     attempt.job = Job("m1", "counted", ["x" * room])
+    attempt.body = encode(attempt.job)
     await settler.settle(attempt, Reappear(0, counted=False))
     assert [("update", "m1", "r1", 0, None)] == queue.calls
 
@@ -193,7 +197,7 @@ async def test_the_poison_message_tells_all(settler: Settler, attempt: Attempt, 
 async def test_the_poison_message_has_the_body_that_was_enqueued(
     settler: Settler, queue: ScriptedQueue, poison: ScriptedQueue
 ) -> None:
-    found = message(note_last(BODY), dequeue_count=5)
+    found = message(with_notes(BODY, "m1", Notes(last=True)), dequeue_count=5)
     lease = Lease(queue, found, length=60, began=time.monotonic())
     last = Attempt(Received(found, lease, "work"), decode(found.body, message_id="m1"), counted)
     await settler.settle(last, Poison(WHY))
@@ -241,14 +245,14 @@ async def test_if_the_poison_queue_refuses_the_original_is_kept(
     [(_, message_id, receipt, after, body)] = queue.calls
     assert ("m1", "r1", attempt.lease.length) == (message_id, receipt, after)
     assert Reason("ValueError", "no") == decode(body, message_id="m1").given_up
-    assert BODY == without_notes(body)
+    assert BODY == without_notes(body, "m1")
 
 
 async def test_the_reason_is_noted_only_once_and_is_in_the_record_without_its_note(
     settler: Settler, queue: ScriptedQueue, poison: ScriptedQueue
 ) -> None:
     def delivered() -> Attempt:
-        noted = message(note_given_up(BODY, Reason("ValueError", "first")), dequeue_count=5)
+        noted = message(with_notes(BODY, "m1", Notes(given_up=Reason("ValueError", "first"))), dequeue_count=5)
         lease = Lease(queue, noted, length=60, began=time.monotonic())
         return Attempt(Received(noted, lease, "work"), decode(noted.body, message_id="m1"), counted)
 

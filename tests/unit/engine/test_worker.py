@@ -41,6 +41,7 @@ from qworker.events import (
     WorkerStopped,
     WorkerStopping,
 )
+from qworker.notes import Notes, with_notes
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.testing import EventRecorder, FakeClock, arun_until_idle
 
@@ -225,9 +226,12 @@ async def test_a_job_that_kills_its_worker_is_poisoned_before_running(
     async def killer(*, ctx: Context = INJECTED) -> None:
         begun.append(ctx.attempt)
 
-    await broker.queue("default").put(encode(Job("j1", "killer", last=True)))
+    queue = broker.queue("default")
+    await queue.put(encode(Job("j1", "killer")))
     for _ in range(2):  # received, and never settled
-        assert 1 == len(await broker.queue("default").get(visibility=1))
+        [received] = await queue.get(visibility=1)
+        body = with_notes(received.body, received.id, Notes(last=True))
+        await queue.update(received.id, received.receipt, visibility=1, body=body)
         clock.advance(1)
     happened = await arun_until_idle(app)
     assert [] == begun
@@ -238,11 +242,17 @@ async def test_a_job_that_kills_its_worker_is_poisoned_before_running(
 # A last attempt with which workers were lost
 
 
+def noted(job: Job, message_id: str) -> str:
+    """The body of a message as workers have left it."""
+    return with_notes(encode(job), message_id, Notes(job.releases, job.begun, job.last, job.given_up))
+
+
 def delivered(*deliveries: tuple[Job, int]) -> ScriptedBroker:
     """A broker whose queue has these jobs, as they are delivered for the so many-th time."""
     broker = ScriptedBroker()
     messages = [
-        message(encode(job), number=number, dequeue_count=count) for number, (job, count) in enumerate(deliveries)
+        message(noted(job, f"m{number}"), number=number, dequeue_count=count)
+        for number, (job, count) in enumerate(deliveries)
     ]
     broker.queue("default").will("get", messages)
     return broker
@@ -273,7 +283,7 @@ async def test_it_is_alone(recorder: EventRecorder) -> None:
     assert {job: {job} for job in ids} == {job: beside[job] for job in ids}
     assert {job.id for job, _ in others} == beside["failed"]
     assert ids == {event.job.id for event in happened.of(JobStarted) if event.alone}
-    notes = [decode(body, message_id="") for *_, body in broker.queue("default").called("update")]
+    notes = [decode(body, message_id=name) for name, *_, body in broker.queue("default").called("update")]
     assert ids == {job.id for job in notes if job.last}
 
 
@@ -313,9 +323,9 @@ async def test_it_will_be_alone_again_if_it_is_given_back() -> None:
         raise Snooze(after=60)
 
     assert 2 == len((await arun_until_idle(app)).of(JobSnoozed))
-    bodies = [body for _, _, after, body in broker.queue("default").called("update") if after == 60]
+    updates = [(name, body) for name, _, after, body in broker.queue("default").called("update") if after == 60]
     assert {"alone": False, "failed": True} == {
-        job.id: job.last for job in (decode(body, message_id="") for body in bodies)
+        job.id: job.last for job in (decode(body, message_id=name) for name, body in updates)
     }
 
 
@@ -425,7 +435,7 @@ async def test_what_was_not_started_is_released_and_no_attempt_spent(
         go.set()
     assert [1] * 4 == [event.attempt for event in recorder.of(JobReleased)]
     again = await broker.queue("default").get(32, visibility=60)
-    assert [(2, 1)] * 4 == [(each.dequeue_count, decode(each.body, message_id="").releases) for each in again]
+    assert [(2, 1)] * 4 == [(each.dequeue_count, decode(each.body, message_id=each.id).releases) for each in again]
     assert 1 == len(recorder.of(JobSucceeded))
 
 
@@ -494,7 +504,7 @@ async def test_what_outlasts_the_grace_is_cancelled_and_released(
     assert ["async", "thread"] == sorted(cleaned_up)
     assert ["its worker stopped"] * 2 == [event.reason for event in recorder.of(JobReleased)]
     again = await broker.queue("default").get(32, visibility=60)
-    assert [1, 1] == [each.dequeue_count - decode(each.body, message_id="").releases for each in again]
+    assert [1, 1] == [each.dequeue_count - decode(each.body, message_id=each.id).releases for each in again]
 
 
 async def test_a_second_request_ends_the_grace(app: App, recorder: EventRecorder) -> None:
