@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from qworker.brokers.base import Message, PeekedMessage
@@ -25,17 +25,25 @@ class GivenUp:
     """None if neither the record nor the body says."""
     task: str | None
     at: datetime
-    """When it was given up; without a record, when the broker received it."""
+    """When it was given up, by the broker's clock: when this message was put."""
+    seen_at: datetime
+    """When it was looked at, by the broker's clock."""
 
     @classmethod
     def of(cls, message: Message | PeekedMessage) -> "GivenUp":
         """Read a message of a poison queue, whatever it is."""
+        seen_at = message.seen_at if isinstance(message, PeekedMessage) else message.received_at
         try:
             record = decode_poison(message.body)
         except InvalidEnvelope:
             job_id, task = _named_in(message)
-            return cls(message.id, message.body, None, job_id, task, message.inserted_at)
-        return cls(message.id, record.body, record, record.job_id, record.task, record.poisoned_at)
+            return cls(message.id, message.body, None, job_id, task, message.inserted_at, seen_at)
+        return cls(message.id, record.body, record, record.job_id, record.task, message.inserted_at, seen_at)
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago it was given up."""
+        return self.seen_at - self.at
 
     @property
     def ids(self) -> set[str]:
@@ -54,10 +62,10 @@ class Selection:
     """The error's type, or the last part of it, likewise: "smtplib.SMTPException", "SMTPException", "SMTP*"."""
     ids: Collection[str] = ()
     """Ids of jobs or messages; those of any of them are meant."""
-    before: datetime | None = None
-    """Given up before this."""
-    since: datetime | None = None
-    """Given up at this moment or later."""
+    older: timedelta | None = None
+    """Given up longer ago than this, by the broker's clock: no worker's nor this machine's is asked."""
+    newer: timedelta | None = None
+    """Given up at most so long ago, likewise."""
 
     @property
     def takes_all(self) -> bool:
@@ -70,8 +78,8 @@ class Selection:
             (self.task is None or (given_up.task is not None and fnmatchcase(given_up.task, self.task)))
             and (self.error is None or self._is_of_type(given_up, self.error))
             and (not self.ids or not given_up.ids.isdisjoint(self.ids))
-            and (self.before is None or given_up.at < self.before)
-            and (self.since is None or given_up.at >= self.since)
+            and (self.older is None or given_up.age > self.older)
+            and (self.newer is None or given_up.age <= self.newer)
         )
 
     @staticmethod

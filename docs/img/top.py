@@ -30,7 +30,7 @@ FAILURES = (
 def _given_up(seconds: int, task: str, error: str, text: str) -> GivenUp:
     at, job = NOW - timedelta(seconds=seconds), f"j{seconds}"
     record = PoisonRecord("{}", "mail", Failure(error, text, "", ""), 5, "worker-1:7", at, job, job, task)
-    return GivenUp(job, "{}", record, job, task, at)
+    return GivenUp(job, "{}", record, job, task, at, NOW)
 
 
 def _scrape(done: int, failed: int, slow: int) -> Scrape:
@@ -74,7 +74,7 @@ def svg() -> str:
     looks = [_look(0, (212, 40), done=4000), _look(30, (340, 31), done=6100), _look(60, (305, 44), done=8000)]
     title = f"qworker top  {NOW:%H:%M:%S}  every 2s, q ends it  azure://myaccount"
     console = Console(record=True, width=80, height=24, file=StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(View(title, picture(looks), NOW, 24))
+    console.print(View(title, picture(looks), 24))
     text = console.export_svg(title="qworker top", unique_id="top")
     return re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL)  # whoever looks at it need not fetch a font
 

@@ -12,7 +12,6 @@ from qworker.cli import findings, queue_findings
 from qworker.cli.findings import Finding
 from qworker.cli.queue_findings import RIGHTS
 from qworker.errors import AccessDenied, InvalidQueueName, QueueBeingDeleted, QueueNotFound, QworkerError
-from qworker.job import utc_now
 from qworker.task import check_task_queue, poison_queue_of
 
 _ROUND_TRIPS: Final = 7
@@ -184,7 +183,7 @@ async def _contents(queue: Queue, encoding: Encoding | None) -> list[Finding]:
     except AccessDenied as error:
         return [_unseen("contents", queue.name, error)]
     of_encoding = [] if encoding is None else [queue_findings.of_encoding(queue.name, seen, encoding)]
-    return [*of_encoding, queue_findings.of_ttl(queue.name, seen, utc_now())]
+    return [*of_encoding, queue_findings.of_ttl(queue.name, seen)]
 
 
 def _unseen(check: str, queue: str, error: AccessDenied) -> Finding:

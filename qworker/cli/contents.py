@@ -71,7 +71,7 @@ class Shown:
             record.job_id,
             record.task,
             record.attempts,
-            record.poisoned_at,
+            message.inserted_at,
             str(failure),
             body,
             1,

@@ -1,6 +1,6 @@
 """qworker poison: what to do with jobs that were given up."""
 
-from datetime import datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,7 +101,6 @@ def show(  # noqa: PLR0913 — one parameter an option
     If it is not among the first 32 of a queue, all are looked at, and are invisible to others meanwhile.
     """
     from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.job import utc_now  # noqa: PLC0415 — the same
 
     name = None if queue is None else _checked(queue)
     found, settings = shared_broker(app, broker)
@@ -114,7 +113,7 @@ def show(  # noqa: PLR0913 — one parameter an option
     for number, (name, each) in enumerate(copies):
         if number:
             typer.echo()
-        print_block(views.block(name, each, utc_now(), private=args))
+        print_block(views.block(name, each, private=args))
 
 
 @poison.command()
@@ -220,17 +219,14 @@ def _checked(queue: str) -> str:
 def _selection(
     task: str | None, error: str | None, older: str | None, newer: str | None, ids: list[str] | None
 ) -> "Selection":
-    from datetime import timedelta  # noqa: PLC0415 — `qworker --help` need not wait for it
-
-    from qworker.given_up import Selection  # noqa: PLC0415 — the same
-    from qworker.job import utc_now  # noqa: PLC0415 — the same
+    from qworker.given_up import Selection  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import parse_seconds  # noqa: PLC0415 — the same
 
-    def ago(option: str, text: str | None) -> datetime | None:
+    def ago(option: str, text: str | None) -> timedelta | None:
         seconds = parse_seconds(option, text)
-        return None if seconds is None else utc_now() - timedelta(seconds=seconds)
+        return None if seconds is None else timedelta(seconds=seconds)
 
-    before, since = ago("--older", older), ago("--newer", newer)
-    if before is not None and since is not None and since >= before:
+    least, most = ago("--older", older), ago("--newer", newer)
+    if least is not None and most is not None and most <= least:
         raise ConfigurationError("nothing is both --older and --newer than that: the first must be the shorter time")
-    return Selection(task, error, tuple(ids or ()), before, since)
+    return Selection(task, error, tuple(ids or ()), least, most)

@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from qworker.brokers.base import MAX_BATCH, Broker
 from qworker.cli.tables import NONE, Column, age, iso, print_table
 from qworker.errors import QueueBeingDeleted, QueueNotFound
 from qworker.given_up import GivenUp, Selection
-from qworker.job import utc_now
 from qworker.purge import look_through
 from qworker.task import POISON_SUFFIX, poison_queue_of
 
@@ -73,24 +71,23 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
 
 def print_list(jobs: Sequence[Named], *, one_queue: bool) -> None:
     """Print one line for each."""
-    now = utc_now()
     queue = [] if one_queue else [Column("QUEUE", gives_way=True)]
     columns = [Column("ID"), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
     rows = (
-        [_id(each), *([] if one_queue else [name]), each.task or NONE, age(each.at, now), _error(each)]
+        [_id(each), *([] if one_queue else [name]), each.task or NONE, age(each.at, each.seen_at), _error(each)]
         for name, each in jobs
     )
     print_table([*columns, Column("ERROR", gives_way=True)], rows)
 
 
-def block(queue: str, given_up: GivenUp, now: datetime, *, private: bool) -> dict[str, str]:
+def block(queue: str, given_up: GivenUp, *, private: bool) -> dict[str, str]:
     """Return all that is known of one; its body only if what is *private* is to be shown."""
     told = {
         "job": given_up.job_id or NONE,
         "message": given_up.message_id,
         "queue": queue,
         "task": given_up.task or NONE,
-        "given up": f"{age(given_up.at, now)} ago, {iso(given_up.at)}",
+        "given up": f"{age(given_up.at, given_up.seen_at)} ago, {iso(given_up.at)}",
         "error": _error(given_up),
     }
     if (record := given_up.record) is not None:

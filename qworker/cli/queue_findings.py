@@ -1,7 +1,7 @@
 """What a check-up makes of what it found of a queue."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from qworker.bodies import Encoding, as_fields, is_plain
@@ -60,23 +60,22 @@ def of_encoding(queue: str, seen: Sequence[PeekedMessage], encoding: Encoding) -
     return Finding("encoding", "ok", f"{looked}, all {wanted}, as the app writes them", "", queue)
 
 
-def of_ttl(queue: str, seen: Sequence[PeekedMessage], now: datetime) -> Finding:
+def of_ttl(queue: str, seen: Sequence[PeekedMessage]) -> Finding:
     """Judge which messages the broker will drop within a day, unless their producer has asked for it."""
-    ends = [message.expires_at for message in seen if message.expires_at is not None and not _asked_for(message)]
-    lost = [end for end in ends if end < now + _SOON]
+    ends = [
+        message.expires_at - message.seen_at
+        for message in seen
+        if message.expires_at is not None and not _asked_for(message)
+    ]
+    lost = [end for end in ends if end < _SOON]
     looked = f"{counted(len(seen), 'message')} looked at"
     if lost:
-        found = (
-            f"{len(lost)} of {looked} will be dropped if they are not run before, the first in {_until(min(lost), now)}"
-        )
+        first = span(min(lost).total_seconds())
+        found = f"{len(lost)} of {looked} will be dropped if they are not run before, the first in {first}"
         todo = "run workers now; and have the producer put with a ttl of -1 (Azure's own default is 7 days)"
         return Finding("ttl", "warning", found, todo, queue)
     never = "" if not ends else f"; {len(ends)} will later"
     return Finding("ttl", "ok", f"{looked}, none will be dropped within a day{never}", "", queue)
-
-
-def _until(end: datetime, now: datetime) -> str:
-    return span((end - now).total_seconds())
 
 
 def _why_unreadable(message: PeekedMessage) -> str | None:

@@ -2,14 +2,14 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qworker.cli.asking import ask, confirm, shared_broker
 from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
-from qworker.cli.tables import NONE, Column, age, counted, iso, print_block, print_json, print_table, say
+from qworker.cli.tables import NONE, Column, counted, iso, print_block, print_json, print_table, say, span
 from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class _Length:
     messages: int
     oldest: datetime | None
     """When the oldest of the messages that a peek shows was put; None if none is visible."""
+    oldest_age: timedelta | None
+    """How old it was when it was looked at, by the broker's clock likewise."""
     poison: int | None
     """None if it has no poison queue."""
 
@@ -58,15 +60,13 @@ def table(
         if app or broker or as_json:
             raise ConfigurationError(f"options go behind the command: qworker queues {ctx.invoked_subcommand} --json")
         return
-    from qworker.job import utc_now  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     found, _ = shared_broker(app, broker)
-    lengths, now = ask(found, lambda: _lengths(found)), utc_now()
+    lengths = ask(found, lambda: _lengths(found))
     if as_json:
-        print_json([_as_json(length, now) for length in lengths])
+        print_json([_as_json(length) for length in lengths])
     elif lengths:
         columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "POISON"))
-        print_table(columns, (_row(length, now) for length in lengths))
+        print_table(columns, (_row(length) for length in lengths))
     else:
         say(f"no queues at {found.label}")
 
@@ -190,26 +190,27 @@ async def _length(broker: "Broker", name: str, poison: str | None) -> _Length | 
         messages, seen = await queue.count(), await queue.peek(_SEEN)
     except (QueueNotFound, QueueBeingDeleted):
         return None
-    oldest = min((message.inserted_at for message in seen), default=None)
+    oldest = min(seen, key=lambda message: message.inserted_at, default=None)
     try:
         given_up = None if poison is None else await broker.queue(poison).count()
     except (QueueNotFound, QueueBeingDeleted):
         given_up = None
-    return _Length(name, messages, oldest, given_up)
+    when, how_old = (None, None) if oldest is None else (oldest.inserted_at, oldest.seen_at - oldest.inserted_at)
+    return _Length(name, messages, when, how_old, given_up)
 
 
-def _row(length: _Length, now: datetime) -> tuple[str, ...]:
+def _row(length: _Length) -> tuple[str, ...]:
     poison = NONE if length.poison is None else str(length.poison)
-    return length.name, str(length.messages), age(length.oldest, now), poison
+    oldest = NONE if length.oldest_age is None else span(length.oldest_age.total_seconds())
+    return length.name, str(length.messages), oldest, poison
 
 
-def _as_json(length: _Length, now: datetime) -> dict[str, Any]:
-    seconds = None if length.oldest is None else max(0.0, (now - length.oldest).total_seconds())
+def _as_json(length: _Length) -> dict[str, Any]:
     return {
         "queue": length.name,
         "messages": length.messages,
         "oldest_at": iso(length.oldest),
-        "oldest_seconds": seconds,
+        "oldest_seconds": None if length.oldest_age is None else max(0.0, length.oldest_age.total_seconds()),
         "poison": length.poison,
     }
 

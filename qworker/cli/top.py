@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -100,12 +101,10 @@ class _Pictures:
     def _view(self, height: int | None) -> "View":
         from qworker.cli.top_model import picture  # noqa: PLC0415 — see above
         from qworker.cli.top_view import View  # noqa: PLC0415 — the same
-        from qworker.job import utc_now  # noqa: PLC0415 — the same
 
-        now = utc_now()
         keys = "" if height is None else f"  every {self._interval:g}s, q ends it"
-        title = f"qworker top  {now.astimezone():%H:%M:%S}{keys}  {self._label}"
-        return View(title, picture(self._looks) if self._looks else None, now, height)
+        title = f"qworker top  {datetime.now().astimezone():%H:%M:%S}{keys}  {self._label}"
+        return View(title, picture(self._looks) if self._looks else None, height)
 
 
 def _endpoints(urls: list[str]) -> "list[Endpoint]":

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 from itertools import pairwise
 from typing import Final
 
@@ -98,7 +98,8 @@ class FailureRow:
     error: str | None
     """None if it was not recorded."""
     jobs: int
-    latest: datetime
+    ago: timedelta
+    """How long ago the latest of them was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,13 +245,13 @@ def _grown_buckets(task: str, series: Iterable[Sequence[Scrape]]) -> Buckets:
 
 
 def _failure_rows(look: Look) -> list[FailureRow]:
-    alike: defaultdict[tuple[str, str | None, str | None], list[datetime]] = defaultdict(list)
+    alike: defaultdict[tuple[str, str | None, str | None], list[timedelta]] = defaultdict(list)
     for seen in look.queues:
         for each in seen.given_up:
             error = None if each.record is None else str(each.record.failure)
-            alike[seen.name, each.task, error].append(each.at)
-    rows = [FailureRow(*what, len(moments), max(moments)) for what, moments in alike.items()]
-    return sorted(rows, key=lambda row: row.latest, reverse=True)
+            alike[seen.name, each.task, error].append(each.age)
+    rows = [FailureRow(*what, len(ages), min(ages)) for what, ages in alike.items()]
+    return sorted(rows, key=lambda row: row.ago)
 
 
 def _problems(look: Look) -> list[str]:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from qworker.cli.tables import NONE, Cell, Column, age, make_table, printable
+from qworker.cli.tables import NONE, Cell, Column, make_table, printable, span
 from qworker.cli.top_model import FailureRow, Picture, QueueRow, Scrape, TaskRow
 
 _BAD, _DOUBTFUL, _QUIET = "bold red", "yellow", "dim"
@@ -53,7 +52,6 @@ class View:
     title: str
     picture: Picture | None
     """None before the first."""
-    now: datetime
     height: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -81,7 +79,7 @@ class View:
             _Section(_QUEUES, [_queue(row) for row in picture.queues]),
             _Section(_WORKERS, [_worker(where, scrape) for where, scrape in picture.workers.items()]),
             _Section(_TASKS, [_task(row) for row in picture.tasks]),
-            _Section(_FAILURES, [_failure(row, self.now) for row in picture.failures]),
+            _Section(_FAILURES, [_failure(row) for row in picture.failures]),
         ]
 
 
@@ -157,9 +155,9 @@ def _task(row: TaskRow) -> list[Cell]:
     ]
 
 
-def _failure(row: FailureRow, now: datetime) -> list[Cell]:
+def _failure(row: FailureRow) -> list[Cell]:
     error = "not recorded" if row.error is None else row.error
-    return [f"{age(row.latest, now)} ago", str(row.jobs), row.queue, row.task or NONE, error]
+    return [f"{span(row.ago.total_seconds())} ago", str(row.jobs), row.queue, row.task or NONE, error]
 
 
 def _whole(value: float | None) -> str:

@@ -1,19 +1,23 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from doubles import message
+from qworker.brokers.base import PeekedMessage
 from qworker.given_up import EVERYTHING, GivenUp, Selection
 from qworker.outcome import Failure
 from qworker.poison import PoisonRecord, encode_poison
 
 NOON = datetime(2027, 1, 1, 12, tzinfo=UTC)
+AN_HOUR, A_SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 
 def given_up(task: str | None = "mail.send", error: str = "ValueError", at: datetime = NOON) -> GivenUp:
     record = PoisonRecord('{"task":"t"}', "mail", Failure(error, "no"), 5, "host:1", at, "old-1", "j1", task)
-    return GivenUp.of(message(encode_poison(record)))
+    found = message(encode_poison(record))
+    return GivenUp.of(replace(found, received_at=found.inserted_at + AN_HOUR))
 
 
 @pytest.mark.parametrize(
@@ -31,16 +35,27 @@ def given_up(task: str | None = "mail.send", error: str = "ValueError", at: date
         (Selection(ids=["m1"]), True),
         (Selection(ids=["old-1", "another"]), True),
         (Selection(ids=["j2"]), False),
-        (Selection(before=NOON), False),
-        (Selection(before=NOON + timedelta(seconds=1)), True),
-        (Selection(since=NOON), True),
-        (Selection(since=NOON + timedelta(seconds=1)), False),
+        (Selection(older=AN_HOUR), False),
+        (Selection(older=AN_HOUR - A_SECOND), True),
+        (Selection(newer=AN_HOUR), True),
+        (Selection(newer=AN_HOUR - A_SECOND), False),
         (Selection(task="mail.*", error="KeyError"), False),
     ],
 )
 def test_a_selection_takes_what_fits_all_that_it_says(selection: Selection, *, taken: bool) -> None:
     assert taken == selection.takes(given_up())
     assert (selection == Selection()) == selection.takes_all
+
+
+@pytest.mark.parametrize("wrong_by", [timedelta(0), 400 * timedelta(days=1), -400 * timedelta(days=1)])
+def test_no_workers_clock_says_when_it_was(wrong_by: timedelta) -> None:
+    assert AN_HOUR == given_up(at=NOON + wrong_by).age
+
+
+def test_a_message_that_was_peeked_at_is_as_old_as_one_that_was_received() -> None:
+    found = message("{}")
+    peeked = PeekedMessage(found.id, 1, found.body, found.inserted_at, None, found.inserted_at + AN_HOUR)
+    assert AN_HOUR == GivenUp.of(peeked).age
 
 
 def test_an_error_is_known_by_its_last_name_too() -> None:

@@ -63,7 +63,7 @@ def test_bodies_are_read_as_a_worker_would(bodies: list[str], encoding: Encoding
 
 
 def test_what_will_be_dropped_within_a_day_is_told() -> None:
-    finding = queue_findings.of_ttl("mail", [*seen(TEXT, hours=30), *seen(TEXT, "?", hours=5), *seen(TEXT)], NOW)
+    finding = queue_findings.of_ttl("mail", [*seen(TEXT, hours=30), *seen(TEXT, "?", hours=5), *seen(TEXT)])
     assert ("warning", "mail") == (finding.verdict, finding.queue)
     assert "2 of 4 messages looked at will be dropped if they are not run before, the first in 5h" == finding.found
 
@@ -72,8 +72,8 @@ def test_what_lasts_longer_or_is_to_end_is_fine() -> None:
     asked = encode(Job("j1", "t", expires_at=NOW + timedelta(hours=1)))
     in_seconds = encode(Job("j1", "t", ttl=3600))
     messages = [*seen(TEXT, hours=30), *seen(asked, in_seconds, bundled([asked], "text"), hours=1), *seen(TEXT)]
-    finding = queue_findings.of_ttl("mail", messages, NOW)
+    finding = queue_findings.of_ttl("mail", messages)
     assert "ok" == finding.verdict
     assert "5 messages looked at, none will be dropped within a day; 1 will later" == finding.found
     mixed = seen(bundled([asked, TEXT], "text"), hours=1)
-    assert "warning" == queue_findings.of_ttl("mail", mixed, NOW).verdict
+    assert "warning" == queue_findings.of_ttl("mail", mixed).verdict

@@ -85,7 +85,7 @@ def test_those_that_do_most_come_first() -> None:
 
 
 def test_the_latest_failures_come_first_and_what_is_hidden_is_told() -> None:
-    seen = [GivenUp(f"m{n}", "", None, None, f"t{n}", NOW - timedelta(seconds=n)) for n in range(3)]
+    seen = [GivenUp(f"m{n}", "", None, None, f"t{n}", NOW - timedelta(seconds=n), NOW) for n in range(3)]
     queues = [QueueSeen("mail", 4, 3, [seen[2], seen[0]]), QueueSeen("shop", 4, 1, [seen[1]]), QueueSeen("none", 0)]
     found = picture([Look(0.0, queues), Look(60.0, [*queues, QueueSeen("new", problem="denied")])])
     assert ["mail", "shop", "mail"] == [row.queue for row in found.failures]
@@ -95,9 +95,9 @@ def test_the_latest_failures_come_first_and_what_is_hidden_is_told() -> None:
 
 
 def test_failures_that_are_alike_are_one_row() -> None:
-    seen = [GivenUp(f"m{n}", "", None, None, "mail.send", NOW - timedelta(seconds=n)) for n in range(3)]
+    seen = [GivenUp(f"m{n}", "", None, None, "mail.send", NOW - timedelta(seconds=n), NOW) for n in range(3)]
     [row] = picture([Look(0.0, [QueueSeen("mail", 4, 3, [seen[1], seen[0], seen[2]])])]).failures
-    assert FailureRow("mail", "mail.send", None, 3, NOW) == row
+    assert FailureRow("mail", "mail.send", None, 3, timedelta(0)) == row
 
 
 def test_what_is_not_known_is_told() -> None:

@@ -22,11 +22,11 @@ def view(count: int, height: int | None = None) -> View:
         {"task-0": {1.0: 1, math.inf: 9}},
     )
     queues = [
-        QueueSeen(f"queue-{n}", n, 1, [GivenUp("m", "", None, None, "a\x1b[2Jb", NOW - timedelta(hours=n))])
+        QueueSeen(f"queue-{n}", n, 1, [GivenUp("m", "", None, None, "a\x1b[2Jb", NOW - timedelta(hours=n), NOW)])
         for n in range(count)
     ]
     scrapes = {f"worker-{n}:9000": scrape if n else "no answer within 3 s" for n in range(count)}
-    return View("qworker top", picture([Look(0.0, queues, scrapes)]), NOW, height)
+    return View("qworker top", picture([Look(0.0, queues, scrapes)]), height)
 
 
 def lines(shown: View, width: int, height: int = 24) -> list[str]:
