@@ -1,5 +1,7 @@
 """Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics."""
 
+import qworker.import_path  # noqa: F401, I001 — before all that might be the project's own by mistake
+
 from qworker.app import App, default_app, task
 from qworker.context import INJECTED, Context, current
 from qworker.errors import (

@@ -21,6 +21,7 @@ from qworker.retry import Backoff, Delay
 from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task, middleware_of
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
+    from qworker.engine.beginning import Beginning
     from qworker.engine.worker import Lifespan, Worker
     from qworker.settings import Settings
     from qworker.tracing import Tracing
@@ -180,9 +181,9 @@ class App:
         settings: "Settings",
         listeners: Iterable[Listener] = (),
         *,
-        child_setup: Callable[[], None] | None = None,
+        beginning: "Beginning | None" = None,
     ) -> "Worker":
-        """Return a worker for this app that is not started yet; *child_setup* runs first in each process it starts."""
+        """Return a worker for this app that is not started yet; its child processes begin as *beginning* says."""
         from qworker.engine.worker import Worker  # noqa: PLC0415 — see above
 
         return Worker(
@@ -194,7 +195,7 @@ class App:
             middleware=self._middleware,
             listeners=(*self._listeners, *listeners),
             error_hooks=self._error_hooks,
-            child_setup=child_setup,
+            beginning=beginning,
             tracing=self._enqueuer.tracing,
         )
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from qworker.errors import ConfigurationError
+from qworker.import_path import admit
 
 if TYPE_CHECKING:
     from qworker.app import App
@@ -76,11 +77,12 @@ def _named_app(module: ModuleType, name: str) -> "App":
 
 def _import(name: str) -> ModuleType:
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    admit(here)
     if name.endswith(".py") or os.sep in name:
         module = name.removesuffix(".py").strip("./").replace(os.sep, ".")
         raise ConfigurationError(f"{name!r} is a file's name; use the module's: {module}")
+    if (top := name.partition(".")[0]) in sys.stdlib_module_names and Path(here, top + ".py").exists():
+        raise ConfigurationError(f"{top!r} is a module of Python's standard library: rename {top}.py")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

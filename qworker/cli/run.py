@@ -20,6 +20,7 @@ import typer
 
 from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
+from qworker.engine.parent import end_with_parent
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from qworker.app import App
     from qworker.brokers.base import Broker
     from qworker.cli.health import SupervisorWatch, WorkerWatch
+    from qworker.engine.beginning import Beginning
     from qworker.engine.worker import Worker
     from qworker.events import Event, Listener
     from qworker.settings import Settings
 
+_ORPHANED: Final = "its supervisor is gone"
 _LAST_EXIT: Final = 3.5
 """Seconds after the grace when the process ends whatever is still stuck in it."""
 
@@ -123,9 +126,12 @@ def run(  # noqa: PLR0913 — one parameter an option
 
 def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.engine.beginning import Beginning  # noqa: PLC0415 — the same
     from qworker.logs import configure  # noqa: PLC0415 — the same
 
+    supervisor = _supervisor(number)
     configure(settings.log_level, settings.log_format)
+    beginning = Beginning.here(settings.app, partial(configure, settings.log_level, settings.log_format))
     app = load_app(settings.app or "")
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
@@ -135,11 +141,23 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     loop_factory = _loop_factory(settings)
     watch = _watch_of(app, settings, number)
     gc.freeze()  # what is loaded by now stays: to look at all of it again and again would hold the event loop up
-    code = _run_to_the_end(_run_worker(app, settings, watch, supervised=number is not None), loop_factory)
+    code = _run_to_the_end(_run_worker(app, settings, watch, beginning, supervisor), loop_factory)
     ignore_signals()
     app.close()
     _leave_stuck_threads(code)
     return code
+
+
+def _supervisor(number: str | None) -> int | None:
+    """Return the process id of this worker's supervisor, if it has one, and stop when that ends.
+
+    The end of standard input says so too, but only to an event loop that nothing blocks.
+    """
+    if number is None:
+        return None
+    supervisor = os.getppid()
+    end_with_parent(signal.SIGTERM, parent=supervisor)
+    return supervisor
 
 
 def _check_shared(broker: "Broker", settings: "Settings") -> None:
@@ -184,12 +202,14 @@ def _watch_of(app: "App", settings: "Settings", number: str | None) -> "WorkerWa
     return WorkerWatch(app.tasks, settings.lease, port=port, first=number in {None, "0"})
 
 
-async def _run_worker(app: "App", settings: "Settings", watch: "WorkerWatch | None", *, supervised: bool) -> int:
-    from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
+async def _run_worker(
+    app: "App", settings: "Settings", watch: "WorkerWatch | None", beginning: "Beginning", supervisor: int | None
+) -> int:
+    from qworker.logs import EventLog  # noqa: PLC0415 — `qworker --help` need not wait for it
 
-    setup = partial(configure, settings.log_level, settings.log_format)
+    supervised = supervisor is not None
     log = EventLog(settings.log_level)
-    worker = app.make_worker(settings, [log, *(watch.listeners if watch else ())], child_setup=setup)
+    worker = app.make_worker(settings, [log, *(watch.listeners if watch else ())], beginning=beginning)
     loop = asyncio.get_running_loop()
 
     last_resort = _LastResort(settings.grace + _LAST_EXIT)
@@ -202,7 +222,7 @@ async def _run_worker(app: "App", settings: "Settings", watch: "WorkerWatch | No
     def on_signal(number: signal.Signals) -> None:
         last_resort.ask()  # the loop may be blocked, and then never gets to stop
         with contextlib.suppress(RuntimeError):  # the loop has closed: it is stopping already
-            loop.call_soon_threadsafe(stop, number.name)
+            loop.call_soon_threadsafe(stop, number.name if supervisor in {None, os.getppid()} else _ORPHANED)
 
     pass_signals_to(on_signal)
     if supervised:
@@ -226,7 +246,7 @@ def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: "Worker") -> None:
         return
     loop.remove_reader(sys.stdin.fileno())
     if worker.stop_reason is None:
-        worker.request_stop("its supervisor is gone")
+        worker.request_stop(_ORPHANED)
 
 
 class _LastResort(threading.Thread):

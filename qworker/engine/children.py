@@ -1,23 +1,24 @@
 """Child processes of the "process" executor: each runs one call at a time, and can be killed."""
 
 import asyncio
-import multiprocessing
+import contextlib
 import os
-import signal
-import threading
-from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
-from typing import Any, Final
+import subprocess
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING, Any, Final
 
 from qworker.context import SaveState
-from qworker.engine.child import Checkpoint, ChildCall, run_in_child
+from qworker.engine import interpreter
+from qworker.engine.beginning import Beginning
+from qworker.engine.child import Checkpoint, ChildCall
 from qworker.engine.child_wire import Said, Saved, pack, unpack
 from qworker.engine.exits import how_it_ended
-from qworker.engine.forks import end_if_forked_from
 from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
-_SPAWN: Final = multiprocessing.get_context("spawn")
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 _DYING: Final = 0.5
 """Seconds that a child whose pipe has ended gets to end itself."""
 
@@ -27,10 +28,10 @@ class ChildDied(QworkerError):
 
 
 class Children:
-    """Child processes, made when they are needed and kept for the next call; each begins with *setup*."""
+    """Child processes, made when they are needed and kept for the next call."""
 
-    def __init__(self, setup: Callable[[], None] | None = None) -> None:
-        self._setup = setup
+    def __init__(self, beginning: Beginning | None = None) -> None:
+        self._beginning = beginning or Beginning.here()
         self._idle: list[_Child] = []
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
@@ -50,7 +51,7 @@ class Children:
             if child.is_alive():
                 return child
             child.kill()
-        return _Child(self._setup)
+        return _Child(self._beginning)
 
     def close(self) -> None:
         """End the children; those that still run a call are ended by cancelling it."""
@@ -59,15 +60,24 @@ class Children:
 
 
 class _Child:
-    """One child process, and the pipe to it."""
+    """One child process, and the pipe to it.
 
-    def __init__(self, setup: Callable[[], None] | None) -> None:
+    A second pipe, on which nobody ever writes, ends with this process: the child watches it.
+    """
+
+    def __init__(self, beginning: Beginning) -> None:
         self._pipe: Connection[Any, Any]
-        self._pipe, theirs = _SPAWN.Pipe()
-        # What multiprocessing pickles here, to start the child, is qworker's own: no job is known yet.
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, setup), name="qworker-child")
-        self._process.start()
-        theirs.close()  # so that the pipe ends when the child does
+        with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
+            self._pipe, pipe = Pipe()
+            mine.callback(self._pipe.close)
+            theirs.callback(pipe.close)  # so that the pipe ends when the child does
+            alive, self._alive = os.pipe()
+            mine.callback(os.close, self._alive)
+            theirs.callback(os.close, alive)
+            self._process = _start(beginning, (pipe.fileno(), alive))
+            self._close = mine.pop_all().close
+        with contextlib.suppress(ConnectionError):  # it has died, and the call will tell
+            self._pipe.send_bytes(beginning.told())
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
         try:
@@ -75,8 +85,9 @@ class _Child:
             while isinstance(said := await self._listen(), Checkpoint):
                 self._pipe.send_bytes(pack(await _saved(said, save_state)))
         except (EOFError, ConnectionError):
-            self._process.join(_DYING)
-            raise ChildDied(f"the process of its handler ended: {how_it_ended(self._process.exitcode)}") from None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DYING)
+            raise ChildDied(f"the process of its handler ended: {how_it_ended(self._process.returncode)}") from None
         assert isinstance(said, Outcome)  # noqa: S101 — a child says nothing else
         return said
 
@@ -92,13 +103,23 @@ class _Child:
         return unpack(self._pipe.recv_bytes())
 
     def is_alive(self) -> bool:
-        return self._process.is_alive()
+        return self._process.poll() is None
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join()
-        self._process.close()
-        self._pipe.close()
+        self._process.wait()
+        self._close()
+
+
+def _start(beginning: Beginning, fds: tuple[int, int]) -> "subprocess.Popen[bytes]":
+    """Start a child; it is to end with the thread that does this, which is that of the worker's event loop."""
+    return subprocess.Popen(  # noqa: S603 — this very Python
+        interpreter.command("qworker.engine.child_main:main", str(os.getpid()), *map(str, fds)),
+        stdin=subprocess.DEVNULL,
+        cwd=beginning.folder,
+        env={**os.environ, **interpreter.environment(beginning.path)},
+        pass_fds=fds,
+    )
 
 
 async def _saved(checkpoint: Checkpoint, save_state: SaveState) -> Saved:
@@ -112,40 +133,3 @@ async def _saved(checkpoint: Checkpoint, save_state: SaveState) -> Saved:
 def _wake(speaks: "asyncio.Future[None]") -> None:
     if not speaks.done():
         speaks.set_result(None)
-
-
-def _serve(pipe: "Connection[Any, Any]", setup: Callable[[], None] | None) -> None:
-    """Be a child: run what comes through the pipe until it ends."""
-    # Ctrl-C in a terminal reaches every process of its group, and a service manager's SIGTERM every process of the
-    # service; when a child ends is the worker's decision.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    os.register_at_fork(after_in_child=pipe.close)  # the pipe has to end when this process does
-    threading.Thread(target=_end_with_parent, name="qworker-parent-watch", daemon=True).start()
-    if setup is not None:
-        setup()
-
-    async def save_state(state: Any) -> None:
-        pipe.send_bytes(pack(Checkpoint(state)))
-        match unpack(pipe.recv_bytes()):
-            case Saved(error) if error is not None:
-                raise error
-
-    pid = os.getpid()
-    while True:
-        try:
-            call = unpack(pipe.recv_bytes())
-        except EOFError:
-            return
-        if isinstance(call, ChildCall):
-            outcome = run_in_child(call, save_state)
-            end_if_forked_from(pid)
-            pipe.send_bytes(pack(outcome))
-
-
-def _end_with_parent() -> None:
-    """End the process at once when the worker is gone: its job will run again elsewhere."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 — this is a child
-    wait([parent.sentinel])
-    os._exit(1)

@@ -14,6 +14,7 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
+from qworker.engine.beginning import Beginning
 from qworker.engine.child import ChildCall
 from qworker.engine.children import Children
 from qworker.engine.forks import end_if_forked_from
@@ -44,13 +45,13 @@ class Runner:
         *,
         concurrency: int,
         middleware: tuple[Middleware, ...] = (),
-        child_setup: Callable[[], None] | None = None,
+        beginning: Beginning | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
         self._known_tasks = known_tasks
         self._middleware = middleware
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qworker-handler")
-        self._children = Children(child_setup)
+        self._children = Children(beginning)
         self.tracing = tracing
         """What makes spans of attempts, if anything does."""
         self.resources: Mapping[str, Any] = {}

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from qworker.engine import interpreter
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
 
@@ -144,7 +145,12 @@ class Supervisor:
             child = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=PIPE,
-                env={**os.environ, SUPERVISED: str(number), **(line.environment if line else {})},
+                env={
+                    **os.environ,
+                    **interpreter.environment(interpreter.import_path()),
+                    SUPERVISED: str(number),
+                    **(line.environment if line else {}),
+                },
                 pass_fds=line.fds if line else (),
                 start_new_session=True,  # so that Ctrl-C reaches the supervisor alone, which passes it on
             )
@@ -215,4 +221,4 @@ def _send(child: Process, number: signal.Signals) -> None:
 
 def this_command() -> list[str]:
     """Return the command line of this very process, for children that do the same."""
-    return [sys.executable, "-m", "qworker", *sys.argv[1:]]
+    return interpreter.command("qworker.__main__:main", *sys.argv[1:])

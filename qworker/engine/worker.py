@@ -15,6 +15,7 @@ from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Message, Queue
 from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.engine.attempt import Received
+from qworker.engine.beginning import Beginning, refuse_worker_while_beginning
 from qworker.engine.faultpoints import faultpoint
 from qworker.engine.fetcher import Fetcher, Pace
 from qworker.engine.forks import end_forks_of
@@ -81,7 +82,7 @@ class Worker:
         middleware: tuple[Middleware, ...] = (),
         listeners: Iterable[Listener] = (),
         error_hooks: Iterable[ErrorHook] = (),
-        child_setup: Callable[[], None] | None = None,
+        beginning: Beginning | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -99,7 +100,7 @@ class Worker:
             tasks,
             concurrency=settings.concurrency,
             middleware=middleware,
-            child_setup=child_setup,
+            beginning=beginning,
             tracing=tracing,
         )
         self._queues = dict(settings.queues) or {task.queue: 1 for task in tasks.values()} or {DEFAULT_QUEUE: 1}
@@ -170,6 +171,7 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         """Start. Raises BrokerUnusable, or what the lifespan raises."""
+        refuse_worker_while_beginning()
         async with AsyncExitStack() as starting:
             if self._lifespan is not None:
                 resources = await starting.enter_async_context(self._lifespan())

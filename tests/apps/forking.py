@@ -14,7 +14,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-from history_lines import FILE, append, now
+from history_lines import FILE, append, is_child, now
 from jobs import app
 from qworker import INJECTED, Context
 
@@ -27,7 +27,7 @@ _PATIENCE = 60.0
 def _note(what: str, n: int, ctx: Context, **fields: object) -> None:
     assert FILE is not None
     line = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt} | fields | now()
-    append(FILE, line | ({"worker": os.getppid()} if what == "start" and multiprocessing.parent_process() else {}))
+    append(FILE, line | ({"worker": os.getppid()} if what == "start" and is_child() else {}))
 
 
 def _is_there(name: str) -> bool:

@@ -1,12 +1,11 @@
 """Tasks that rest; DONE names a file that a second delivery waits for."""
 
 import asyncio
-import multiprocessing
 import os
 import time
 from pathlib import Path
 
-from history_lines import FILE, append, now
+from history_lines import FILE, append, is_child, now
 from jobs import app
 from qworker import INJECTED, Context
 
@@ -16,7 +15,7 @@ __all__ = ["app"]
 def _note(what: str, n: int, ctx: Context) -> None:
     assert FILE is not None
     line = {"what": what, "n": n, "job": ctx.job_id, "attempt": ctx.attempt} | now()
-    append(FILE, line | ({"worker": os.getppid()} if multiprocessing.parent_process() else {}))
+    append(FILE, line | ({"worker": os.getppid()} if is_child() else {}))
 
 
 def _may_end() -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from qworker import Context
 from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import NoContext, current
+from qworker.engine.beginning import CHILD
 from qworker.events import (
     Event,
     JobEvent,
@@ -49,10 +50,15 @@ def append(path: str | Path, *lines: dict[str, Any]) -> None:
         os.close(file)
 
 
+def is_child() -> bool:
+    """Say whether this is a worker's child process, or one that its handler has multiprocessing start."""
+    return multiprocessing.current_process().name == CHILD or multiprocessing.parent_process() is not None
+
+
 def now() -> dict[str, Any]:
     """Return which process writes, and when on the clock that all processes of the machine share."""
     written: dict[str, Any] = {"pid": os.getpid(), "at": time.monotonic()}
-    if multiprocessing.parent_process() is not None:
+    if is_child():
         written["worker"] = os.getppid()
     return written
 

@@ -116,7 +116,7 @@ async def test_an_idle_child_that_died_costs_no_job(children: Children) -> None:
     assert Succeeded() == await children.run(call("add", 1, 2), no_state)
     process = children._idle[0]._process
     process.kill()
-    process.join()
+    process.wait()
     assert Succeeded() == await children.run(call("add", 1, 2), no_state)
 
 
