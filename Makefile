@@ -3,7 +3,7 @@
 
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults mutants bench check lint format clean
+.PHONY: help setup demo test test-lowest faults mutants bench check lint format clean
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -26,8 +26,8 @@ DEV = import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); extras = p
 AZURITE = tests/azurite/node_modules/.package-lock.json
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
-		printf '  make %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
+		printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 setup: .venv/installed-dev $(AZURITE) ## install everything that tests and tools need
 
@@ -44,6 +44,9 @@ else
 test: setup ## run all tests; with COVERAGE=yes, measure branch coverage too
 	$(BIN)/pytest $(PYTEST_ARGS)
 endif
+
+test-lowest: setup .venv-lowest/installed ## run unit and contract tests on the lowest versions that pyproject.toml admits
+	.venv-lowest/bin/pytest tests/unit tests/contract $(PYTEST_ARGS)
 
 faults: setup ## survive every fault in its full form, up to an hour, and write docs/faults.md
 	$(BIN)/pytest tests -m fault --full --fault-table=docs/faults.md $(FAULTS_ARGS)
@@ -68,7 +71,7 @@ format: setup ## format the code and fix what can be fixed by itself
 	$(BIN)/ruff format
 
 clean: ## remove all that make has made
-	rm -rf .venv .venv-bench tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
+	rm -rf .venv .venv-bench .venv-lowest tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find qworker tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -85,6 +88,12 @@ clean: ## remove all that make has made
 .venv/installed-dev: .venv/installed
 	@$(BIN)/python -c '$(DEV)' > .venv/requirements-dev.txt
 	$(INSTALL) --requirement .venv/requirements-dev.txt
+	@touch $@
+
+.venv-lowest/installed: pyproject.toml constraints.txt tests/lowest.py .venv/made
+	'$(PYTHON)' -m venv --clear .venv-lowest
+	@$(BIN)/python tests/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-lowest/requirements.txt --editable .
 	@touch $@
 
 .venv-bench/installed: pyproject.toml constraints.txt bench/requirements.txt

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
+from qworker._distribution import install
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
@@ -248,7 +249,7 @@ class App:
         except ModuleNotFoundError as missing:
             if (missing.name or "").partition(".")[0] != "opentelemetry":
                 raise
-            raise ConfigurationError("tracing: OpenTelemetry is not installed: pip install 'qworker[otel]'") from None
+            raise ConfigurationError(f"tracing: OpenTelemetry is not installed: {install('otel')}") from None
         return Tracing()
 
     def _load_settings(self, given: Mapping[str, Any] | None = None) -> "Settings":

@@ -17,6 +17,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from qworker import events
+from qworker._distribution import install
 from qworker.outcome import Failure
 from qworker.settings import LogFormat, LogLevel
 
@@ -138,7 +139,7 @@ def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of 
         case events.Reloading():
             return "info", "reloading", {"files": ", ".join(event.files)}
         case events.HealthServed():
-            needs = {} if event.metrics else {"metrics": "none: pip install 'qworker[metrics]'"}
+            needs = {} if event.metrics else {"metrics": f"none: {install('metrics')}"}
             return "info", "health.served", {"port": event.port, "at": "/live /ready /metrics", **needs}
         case events.WorkerStarted() | events.WorkerStopping() | events.WorkerStopped():
             return _worker_line(event)

@@ -3,7 +3,6 @@
 The only importer of opentelemetry, and imported only where tracing is on. docs/tracing.md says what a user sees.
 """
 
-import importlib.metadata
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
+from qworker import _distribution
 from qworker.job import Job
 from qworker.outcome import Failed, Failure, Lost, Outcome, Rejected, RetryAsked
 
@@ -28,7 +28,7 @@ class Tracing:
     """Makes spans with the tracer provider, and carries contexts with the propagators, that the program has set."""
 
     def __init__(self) -> None:
-        version = importlib.metadata.version("qworker")
+        version = _distribution.version()
         self._tracer = trace.get_tracer("qworker", version, schema_url=SCHEMA_URL)
 
     @contextmanager

@@ -14,6 +14,7 @@ import aiohttp
 from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
+from qworker._distribution import install
 from qworker.brokers.azure_connections import API_VERSION, Connections, Progress, new_session, options_of
 from qworker.brokers.azure_errors import (
     CLEAR,
@@ -134,8 +135,8 @@ class AzureBroker(Broker):
         try:
             from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - an extra, and slow to import
         except ImportError:
-            msg = "signing in to Azure without a key or SAS needs azure-identity: pip install qworker[identity]"
-            raise ConfigurationError(msg) from None
+            needs = f"signing in to Azure without a key or SAS needs azure-identity: {install('identity')}"
+            raise ConfigurationError(needs) from None
 
         def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
             return QueueServiceClient(url, DefaultAzureCredential(), **options_of(session, timeout))

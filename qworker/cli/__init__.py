@@ -1,6 +1,5 @@
 """The command line: one file a group of commands."""
 
-import importlib.metadata
 import os
 import re
 import sys
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 
+from qworker import _distribution
 from qworker.cli.asking import Interrupted, NotFound, Refused
 from qworker.cli.doctor import doctor
 from qworker.cli.enqueue import enqueue
@@ -52,7 +52,7 @@ cli = typer.Typer(
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 — a flag's callback
     if wanted:
-        typer.echo(f"qworker {importlib.metadata.version('qworker')}")
+        typer.echo(f"qworker {_distribution.version()}")
         raise typer.Exit
 
 

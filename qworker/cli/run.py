@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qworker._distribution import install
 from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
@@ -173,7 +174,7 @@ def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoo
         import uvloop  # noqa: PLC0415 — an extra
     except ImportError:
         if settings.loop == "uvloop":
-            raise ConfigurationError("loop: uvloop is not installed: pip install qworker[uvloop]") from None
+            raise ConfigurationError(f"loop: uvloop is not installed: {install('uvloop')}") from None
         return None
     return uvloop.new_event_loop
 
@@ -331,7 +332,7 @@ def _watch() -> Any:
     try:
         import watchfiles  # noqa: PLC0415 — an extra
     except ImportError:
-        raise ConfigurationError("--reload needs watchfiles: pip install 'qworker[reload]'") from None
+        raise ConfigurationError(f"--reload needs watchfiles: {install('reload')}") from None
 
     here = str(Path.cwd())
 

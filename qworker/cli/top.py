@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from qworker._distribution import install
 from qworker.cli.asking import ask, shared_broker
 from qworker.cli.options import AppOption, BrokerOption
 from qworker.cli.tables import print_whole
@@ -115,7 +116,7 @@ def _endpoints(urls: list[str]) -> "list[Endpoint]":
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "prometheus_client":
             raise
-        raise ConfigurationError("--from takes prometheus-client: pip install 'qworker[metrics]'") from None
+        raise ConfigurationError(f"--from takes prometheus-client: {install('metrics')}") from None
     return [Endpoint(url) for url in dict.fromkeys(urls)]
 
 

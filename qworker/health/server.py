@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from qworker._distribution import install
 from qworker.errors import ConfigurationError
 
-NO_METRICS: Final = "there are no metrics: prometheus-client is not installed: pip install 'qworker[metrics]'"
+NO_METRICS: Final = f"there are no metrics: prometheus-client is not installed: {install('metrics')}"
 _STOP_WITHIN: Final = 2.0
 """Seconds that the server gets to end its answers."""
 

@@ -133,7 +133,7 @@ def test_without_the_extra(sqlite_stage: Stage, tmp_path: Path, processes: str) 
     with started(command, cwd=tmp_path, environment=environment) as worker:
         worker.wait_for('"event": "health.served"')
         port = worker.output.partition('"port": ')[2].partition(",")[0]
-        assert "pip install 'qworker[metrics]'" in worker.output
+        assert "pip install 'qworker-azure[metrics]'" in worker.output
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             wait_until(lambda: client.get("/ready").status_code == 200, what="a worker that is ready")
             assert 200 == client.get("/live").status_code

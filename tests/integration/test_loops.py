@@ -29,7 +29,7 @@ def test_a_loop_that_is_not_installed_is_one_line(sqlite_stage: Stage) -> None:
     worker = sqlite_stage.worker(env={"QWORKER_LOOP": "uvloop", "PYTHONPATH": path})
     assert 2 == worker.wait(), worker.output
     assert 1 == worker.output.count("\n")
-    assert "uvloop is not installed: pip install qworker[uvloop]" in worker.output
+    assert "uvloop is not installed: pip install 'qworker-azure[uvloop]'" in worker.output
 
 
 @both

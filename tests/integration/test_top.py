@@ -154,7 +154,7 @@ def test_the_extra_is_named(top: Top, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "qworker.cli.scrape", raising=False)
     code, _, err = top("sqlite:///jobs.db", "--from", "http://127.0.0.1:1")
-    assert (2, "qworker: --from takes prometheus-client: pip install 'qworker[metrics]'\n") == (code, err)
+    assert (2, "qworker: --from takes prometheus-client: pip install 'qworker-azure[metrics]'\n") == (code, err)
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"], ids=["q", "Ctrl-C"])

@@ -191,7 +191,7 @@ LINES = [
         events.HealthServed(port=9000, metrics=False),
         "info",
         "health.served",
-        {"port": 9000, "at": "/live /ready /metrics", "metrics": "none: pip install 'qworker[metrics]'"},
+        {"port": 9000, "at": "/live /ready /metrics", "metrics": "none: pip install 'qworker-azure[metrics]'"},
     ),
 ]
 

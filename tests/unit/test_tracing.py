@@ -336,5 +336,5 @@ def test_nothing_of_it_is_imported_when_it_is_off() -> None:
 def test_without_opentelemetry_it_says_what_to_install() -> None:
     ended = python(["opentelemetry"], ", tracing=True")
     assert ended.stderr.endswith(
-        "ConfigurationError: tracing: OpenTelemetry is not installed: pip install 'qworker[otel]'\n"
+        "ConfigurationError: tracing: OpenTelemetry is not installed: pip install 'qworker-azure[otel]'\n"
     )

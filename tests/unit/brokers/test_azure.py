@@ -927,7 +927,7 @@ def test_a_name_that_no_account_has_is_refused(name: str) -> None:
 
 def test_without_azure_identity_the_way_to_get_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
-    with pytest.raises(ConfigurationError, match=r"pip install qworker\[identity\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'qworker-azure\[identity\]'"):
         AzureBroker.from_account("shop")
 
 
