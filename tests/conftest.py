@@ -3,6 +3,11 @@
 import signal
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is. A failure prints what it takes to see it again.
+settings.register_profile("qworker", deadline=None, print_blob=True)
+settings.load_profile("qworker")
 
 pytest_plugins = ["azurite_server", "fault_report", "fault_proxy", "stage", "troubled", "kept", "watched"]
 
