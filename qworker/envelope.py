@@ -127,15 +127,29 @@ def job_of(fields: Mapping[str, Any], default_id: str, message_id: str = "", del
 
 
 def without_history(body: str) -> str:
-    """Return a body as it was before its first delivery, except for its state; what is no envelope is left as it is."""
+    """Return a body as it was before its first delivery, except for its state; what is no envelope is left as it is.
+
+    A ttl counts anew from its next put. A moment can't: the job is said to have begun, so that it is run however late.
+    """
     try:
         fields = as_fields(body)
         first = {key: value for key, value in fields.items() if key not in _HISTORY}
-        if len(first) == len(fields):
+        if first.get("expires_at") is not None:
+            first["begun"] = True
+        if first == fields:
             return body
         return check_body(as_body(first, "text" if is_plain(body) else "base64"))
     except (InvalidEnvelope, MessageTooLarge, RecursionError):  # another's JSON may have been the shorter one
         return body
+
+
+def has_ttl(body: str) -> bool:
+    """Say whether a body, whatever it is, says how long its job is worth starting."""
+    try:
+        fields = as_fields(body)
+    except InvalidEnvelope:
+        return False
+    return fields.get("ttl") is not None or fields.get("expires_at") is not None
 
 
 def check_version(fields: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import time
 
 from qworker.brokers.base import Broker, Urgency
 from qworker.engine.faultpoints import faultpoint
-from qworker.envelope import without_history
+from qworker.envelope import has_ttl, without_history
 from qworker.errors import BrokerError, PartlyReplayed, QueueNotFound
 from qworker.given_up import EVERYTHING, GivenUp, Selection
 from qworker.patience import patiently
@@ -23,6 +23,7 @@ async def replay(  # noqa: PLR0913 — one parameter an option
 ) -> int:
     """Put what is in the poison queue of *queue* back into it, as if it were new; return how many messages.
 
+    A ttl counts anew from then on; a job whose producer named a moment instead (``expires_at``) is run however late.
     It ends: at most *limit* messages of the *selection* are put back, at most as many as there were when it began, and
     none twice that was given up again meanwhile. Put comes before delete: killed in between, it leaves a copy in both
     queues, never in neither, and others can have the rest of what it had leased after *lease* seconds. Cancelled, it
@@ -63,7 +64,7 @@ class _WayBack:
             body = without_history(leased.given_up.body)
             self._put.add(await patiently(lambda: self._put_once(body, leased.until), leased.until))
             self._moved.add(name)
-            done()
+            done(ttl_anew=has_ttl(body))
             faultpoint("after-replay-put")
         await delete(self.poison, leased)  # if another replay has it by now, that puts it back once more
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from qworker.brokers.base import MAX_BATCH, Message, Queue, Urgency
 from qworker.errors import BrokerError, LeaseLost
@@ -25,6 +25,8 @@ class Progress:
     looked_at: int = 0
     done: int = 0
     """Messages that were meant, and dealt with."""
+    ttl_anew: int = 0
+    """How many of those were put back with a ttl, which counts anew."""
 
 
 Told = Callable[[Progress], None]
@@ -41,8 +43,13 @@ class Leased:
     """When half of its lease is over, on the monotonic clock: time to be done with it."""
 
 
-Done = Callable[[], None]
-"""Called once a message that is meant was dealt with."""
+class Done(Protocol):
+    """Called once a message that is meant was dealt with."""
+
+    def __call__(self, *, ttl_anew: bool = False) -> None:
+        """Take whether it has a ttl that counts anew."""
+
+
 Act = Callable[[Leased, Done], Awaitable[None]]
 """Deals with a message that is meant, and deletes it."""
 
@@ -126,8 +133,8 @@ class Sweep:
                 meant.append(Leased(message, given_up, until))
         return meant
 
-    def _done(self) -> None:
-        self._tell(done=self.progress.done + 1)
+    def _done(self, *, ttl_anew: bool = False) -> None:
+        self._tell(done=self.progress.done + 1, ttl_anew=self.progress.ttl_anew + ttl_anew)
 
     def _tell(self, **news: int) -> None:
         self.progress = replace(self.progress, **news)

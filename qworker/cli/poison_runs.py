@@ -47,13 +47,14 @@ class Run:
             raise Interrupted(f"interrupted: {self.done_in_words()}, {rest}") from None
 
     def done_in_words(self) -> str:
-        """Return "3 jobs put back into mail"."""
-        return f"{counted(self.progress.done, 'job')} {self.what}"
+        """Return "3 jobs put back into mail", and what has become of their ttl if some have one."""
+        of_ttl = f"; the ttl of {anew} counts anew" if (anew := self.progress.ttl_anew) else ""
+        return f"{counted(self.progress.done, 'job')} {self.what}{of_ttl}"
 
     def print_end(self, *, as_json: bool) -> None:
         """Print what was done, and say what could not be looked at."""
         if as_json:
-            print_json(self._as_json())
+            print_json(self._as_json() | {"ttl_anew": self.progress.ttl_anew})
         else:
             typer.echo(self.done_in_words())
         self._say_what_was_hidden()

@@ -150,13 +150,12 @@ def test_the_table_of_queues(stage: Stage, command: Command) -> None:
 def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> None:
     now = datetime.now(UTC)
     bodies = [
-        encode(
-            Job("j1", "mail.send", [SECRET], enqueued_at=now - timedelta(minutes=5), last=True, state={"page": SECRET})
-        ),
+        encode(Job("j1", "mail.send", [SECRET], enqueued_at=now - timedelta(minutes=5), state={"page": SECRET}))[:-1]
+        + ',"last":true}',
         bundled([encode(Job(f"b{n}", "mail.many", [SECRET])) for n in range(3)], "text"),
         poisoned(1, hours=3),
         "no envelope",
-        encode(Job("j2", "base", headers={"trace": SECRET}), "base64"),
+        encode(Job("j2", "base", ttl=7200, headers={"trace": SECRET}), "base64"),
     ]
     put(stage, *bodies, suffix="")
 
@@ -167,6 +166,7 @@ def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> No
     assert rows["mail.many"].endswith("bundle of 3 jobs")
     assert rows["odd"].startswith("j1 odd 5 ")
     assert rows["odd"].endswith("s KeyError: no 1")
+    assert rows["base"].endswith("worth starting for 119m")
     assert any("no job: it is neither a JSON object nor Base64" in row for row in rows.values())
     assert SECRET not in shown.out
 
@@ -281,6 +281,15 @@ def test_which_are_older_is_known_by_the_brokers_clock(sqlite_stage: Stage, run:
     assert {"j1"} == ids("--newer", "90m", "--older", "30m")
     assert ["j3", "odd", "3h"] in [line[:3] for line in run("poison", "list", sqlite_stage.queue).lines]
     assert "1 job deleted\n" == run("poison", "purge", sqlite_stage.queue, "--older", "150m", "--yes").out
+
+
+def test_a_replay_says_that_a_ttl_counts_anew(sqlite_stage: Stage, run: Command) -> None:
+    failure = Failure("ValueError", "no")
+    jobs = [Job("j1", "t", ttl=3), Job("j2", "t"), Job("j3", "t", ttl=9)]
+    put(sqlite_stage, *(encode_poison(PoisonRecord(encode(job), "mail", failure, 1, "h:1", NOW, "m")) for job in jobs))
+    queue = sqlite_stage.queue
+    assert f"2 jobs put back into {queue}; the ttl of 1 counts anew\n" == run("poison", "replay", queue, "-n", "2").out
+    assert {"queue": queue, "jobs": 1, "looked_at": 1, "ttl_anew": 1} == run("poison", "replay", queue, "--json").json
 
 
 def record_id(stage: Stage, n: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles import ScriptedQueue, message
@@ -20,7 +20,9 @@ from qworker.engine import runner as runner_module
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.envelope import decode, encode
-from qworker.events import JobExpired, JobReleased, JobSnoozed, JobStarted, JobSucceeded
+from qworker.events import JobExpired, JobPoisoned, JobReleased, JobSnoozed, JobStarted, JobSucceeded
+from qworker.replay import replay
+from qworker.sweep import Progress
 from qworker.testing import EventRecorder, FakeClock, arun_until_idle
 
 HOUR = timedelta(hours=1)
@@ -225,6 +227,7 @@ async def test_a_bundle_is_judged_job_by_job(app: App, broker: SqliteBroker, clo
 # Histories
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     behind=st.integers(-10_000_000, 10_000_000),
     ahead=st.integers(-10_000_000, 10_000_000),
@@ -259,3 +262,54 @@ async def test_a_job_is_started_if_its_first_delivery_is_within_its_ttl(
     assert bool(happened.of(JobSucceeded)) != bool(happened.of(JobExpired))
     await app.broker.aclose()
     app.close()
+
+
+# Replayed
+
+
+@pytest.mark.parametrize("bundle", [1, 10])
+async def test_a_replay_counts_a_ttl_anew(app: App, clock: FakeClock, bundle: int) -> None:
+    @app.task(name="once", max_attempts=1)
+    async def once() -> None:
+        raise ValueError("the server is away")
+
+    await once.using(ttl=300, bundle=bundle).aenqueue_many([()] * 2)
+    assert 2 == len((await arun_until_idle(app)).of(JobPoisoned))
+    clock.advance(1000)
+    told: list[Progress] = []
+    assert 2 == await replay(app.broker, "default", told=told.append)
+    assert 2 == told[-1].ttl_anew
+    clock.advance(300)
+    assert 2 == len((await arun_until_idle(app)).of(JobPoisoned)), "it was run, and given up"
+    assert 2 == await replay(app.broker, "default")
+    clock.advance(301)
+    assert 2 == len((await arun_until_idle(app)).of(JobExpired))
+
+
+async def test_a_replay_has_no_regard_to_a_moment(app: App, broker: SqliteBroker, clock: FakeClock) -> None:
+    @app.task(name="once", max_attempts=1)
+    async def once() -> None:
+        raise ValueError("the server is away")
+
+    end = datetime.fromtimestamp(clock.time(), UTC) + HOUR
+    await broker.queue("default").put(encode(Job("j1", "once", expires_at=end)))
+    assert 1 == len((await arun_until_idle(app)).of(JobPoisoned))
+    clock.advance(7200)
+    for _ in range(2):
+        told: list[Progress] = []
+        assert 1 == await replay(app.broker, "default", told=told.append)
+        assert 1 == told[-1].ttl_anew
+        assert [(True, end)] == [(job.begun, job.expires_at) for job in await queued(broker)]
+        assert 1 == len((await arun_until_idle(app)).of(JobPoisoned)), "it was run, and given up"
+
+
+async def test_a_replay_says_nothing_of_what_has_no_ttl(app: App) -> None:
+    @app.task(name="once", max_attempts=1)
+    async def once() -> None:
+        raise ValueError("the server is away")
+
+    await once.aenqueue()
+    await arun_until_idle(app)
+    told: list[Progress] = []
+    assert 1 == await replay(app.broker, "default", told=told.append)
+    assert 0 == told[-1].ttl_anew
