@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
@@ -19,6 +19,7 @@ from qworker.job import Job
 from qworker.portal import Portal
 from qworker.project import anchored, here
 from qworker.retry import Backoff, Delay
+from qworker.surroundings import Surroundings
 from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task, middleware_of
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
 _log = logging.getLogger("qworker")
 T = TypeVar("T")
 H = TypeVar("H", bound=ErrorHook)
+C = TypeVar("C", bound=Callable[[], AbstractContextManager[Any] | Iterator[Any]])
 _NOT_A_WORKERS: Final = frozenset(
     {"app", "broker", "encoding", "health_port", "log_format", "log_level", "processes", "reload", "tracing"}
 )
@@ -44,8 +46,8 @@ class App:
     directory where the App is made, whatever directory the program changes to later. *lifespan*, an async context
     manager that is given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``.
     *middleware* wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and
-    running; without it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. Making an App
-    connects to nothing.
+    running; without it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. *child_setup* is
+    called in each child process (``executor="process"``) before its first job. Making an App connects to nothing.
     """
 
     def __init__(  # noqa: PLR0913 — each option has its own name
@@ -57,6 +59,7 @@ class App:
         encoding: Encoding | None = None,
         listeners: Iterable[Listener] = (),
         tracing: bool | None = None,
+        child_setup: Callable[[], object] | None = None,
     ) -> None:
         self._here = here()
         """Where relative paths and settings are looked for, whatever directory a program changes to later."""
@@ -67,6 +70,7 @@ class App:
         self._lifespan = lifespan
         self._middleware = middleware_of(middleware)
         self._listeners = tuple(listeners)
+        self._surroundings = Surroundings(child_setup)
         self._error_hooks: list[ErrorHook] = []
         self._tasks: dict[str, Task[..., Any]] = {}
         self._portal = Portal(self._close_broker)
@@ -132,6 +136,17 @@ class App:
         Raises ConfigurationError for an ``async def``.
         """
         self._error_hooks.append(check_hook(hook))
+        return hook
+
+    def around_thread(self, hook: C, /) -> C:
+        """Have a context manager around each call of a plain function, in the thread or child process where it runs.
+
+        The hook is a function without arguments that returns one, or a generator function that yields once. What it
+        raises fails the attempt. Unlike middleware, it runs where the function does: for what belongs to a thread.
+
+        Raises ConfigurationError for an ``async def``, and for a function that needs arguments.
+        """
+        self._surroundings.add(hook)
         return hook
 
     def get_task(self, name: str) -> Task[..., Any]:
@@ -268,7 +283,7 @@ class App:
 
     def _register(self, function: Callable[P, R], name: str | None = None, **options: Any) -> Task[P, R]:
         name = name or _name_of(function)
-        task = Task(function, self, name=name, **options)
+        task = Task(function, self, name=name, surroundings=self._surroundings, **options)
         known = self._tasks.get(name)
         if known is not None and _place_of(known.function) != _place_of(function):
             raise ConfigurationError(

@@ -21,6 +21,7 @@ from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job, new_job_ids, utc_now
 from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of
 from qworker.signature import Encoded, Signature
+from qworker.surroundings import Surroundings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,6 +99,7 @@ class Task(Generic[P, R]):
         state: Any = None,
         middleware: Iterable[Middleware] = (),
         bundle: int = 1,
+        surroundings: Surroundings | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -111,6 +113,8 @@ class Task(Generic[P, R]):
             state=_state(name, state),
             middleware=middleware_of(middleware, f"task {name}: "),
         )
+        self.surroundings = surroundings or Surroundings()
+        """What its App has around it where it is a plain function."""
         self._producer = Producer(self, sender, Sending(self.queue, bundle=_bundle(bundle)))
 
     @property

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from qworker.context import Context, SaveState, set_current
@@ -50,6 +50,7 @@ def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
 def _run(call: ChildCall, save_state: SaveState) -> Outcome:
     try:
         task = _find_task(call)
+        task.surroundings.begin_child()
 
         async def save_as_json(state: Any) -> None:
             await save_state(encode_state(task, state))
@@ -64,7 +65,8 @@ def _run(call: ChildCall, save_state: SaveState) -> Outcome:
         )
         set_current(ctx)
         args, kwargs = task.signature.decode(call.job.args, call.job.kwargs)
-        returned = task.function(*args, **kwargs, **dict.fromkeys(task.signature.context_parameters, ctx))
+        injected = dict.fromkeys(task.signature.context_parameters, ctx)
+        returned = task.surroundings.around(partial(task.function, *args, **kwargs, **injected))()
         _refuse_coroutine(check_returned(returned))
     except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
         return outcome_of(error)

@@ -93,7 +93,7 @@ class Runner:
         handler = partial(run.task.function, *run.args, **run.kwargs)
         if run.task.options.executor is None:
             return check_returned(await _on_loop(handler()))
-        returned = await run.in_thread(ThreadCall(handler), self._threads)
+        returned = await run.in_thread(ThreadCall(run.task.surroundings.around(handler)), self._threads)
         # A decorator may hide that a function is "async def": what it returns has still to be run.
         return check_returned(await _on_loop(returned) if inspect.isawaitable(returned) else returned)
 

@@ -11,6 +11,7 @@ import pytest
 
 import alike
 from proc import is_alive
+from running import run
 from stage import APPS, Stage, wait_until
 
 OPTIONS = ["-X", "dev", "-X", "int_max_str_digits=5000", "-W", "error:x", "-B", "-O", "-u", "-d", "-b", "-s"]
@@ -91,6 +92,38 @@ def test_a_worker_that_blocks_its_loop_ends_with_its_supervisor(sqlite_stage: St
     finally:
         if is_alive(blocked):
             os.kill(blocked, 9)
+
+
+ENTRY = """
+import logging
+logging.configured_by_entry = True
+from models import app
+"""
+MODELS = """
+import logging
+from qworker import App
+app = App()
+if not hasattr(logging, "configured_by_entry"):
+    raise RuntimeError("the program is not set up yet")
+
+@app.task(executor="process", max_attempts=1)
+def use() -> None:
+    print("used", flush=True)
+
+if __name__ == "__main__":
+    use.enqueue()
+"""
+
+
+def test_a_child_imports_first_what_the_worker_was_given(tmp_path: Path) -> None:
+    """As a Django project's module that calls django.setup() before it imports any model."""
+    (tmp_path / "entry.py").write_text(ENTRY)
+    (tmp_path / "models.py").write_text(MODELS)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("QWORKER_")}
+    qworker = [sys.executable, "-m", "qworker"]
+    for reference in ("entry", "entry:app"):
+        run([*qworker, "enqueue", "models.use", "--app", "entry"], cwd=tmp_path, environment=env)
+        assert "used\n" in run([*qworker, "run", reference, "--burst"], cwd=tmp_path, environment=env)
 
 
 def _pid_in(file: Path) -> int:

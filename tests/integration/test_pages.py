@@ -15,7 +15,14 @@ DOCS = ROOT / "docs"
 
 WHAT_IS_SEEN = {
     "start": ["receipt of order 1 sent to ada@example.org", "Reject", "'grace' is no address"],
-    "tasks": ["resized a.png of 2026 to large", "indexed a.png", "indexed b.png", "albums.resize"],
+    "tasks": [
+        "opened in the function's own thread",
+        "closed there",
+        "resized a.png of 2026 to large",
+        "indexed a.png",
+        "indexed b.png",
+        "albums.resize",
+    ],
     "producing": [
         "welcome, 1 fr",
         "enqueued signup.welcome ",
