@@ -205,7 +205,7 @@ def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a
         case events.JobReleased():
             return "info", "job.released", {"reason": event.reason}
         case events.JobExpired():
-            return "warning", "job.expired", {}
+            return "warning", "job.expired", {} if event.age is None else {"age": f"{event.age:.0f}s"}
         case events.JobPoisoned():
             return "error", "job.poisoned", {"moved_to": event.poison_queue} | _failure(event.failure)
         case events.LeaseLost():

@@ -44,6 +44,7 @@ LINES = [
     ),
     (events.JobReleased(**COMMON, reason="stop"), "info", "job.released", ONE | {"reason": "stop"}),
     (events.JobExpired(**COMMON), "warning", "job.expired", ONE),
+    (events.JobExpired(**COMMON, age=61.2), "warning", "job.expired", ONE | {"age": "61s"}),
     (
         events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=WHY),
         "error",
