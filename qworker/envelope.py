@@ -119,6 +119,7 @@ def job_of(fields: Mapping[str, Any], default_id: str, message_id: str = "", del
         state=fields.get("state"),
         headers=headers_of(fields),
         releases=notes.releases,
+        unknown=notes.unknown,
         begun=true_or_missing(fields, "begun") or notes.begun,
         last=true_or_missing(fields, "last") or notes.last,
         given_up=notes.given_up or _hearsay(fields),

@@ -102,6 +102,19 @@ class JobReleased:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskUnknown:
+    """A worker gave back a job whose task its app doesn't have; no attempt is spent, as another worker may know it."""
+
+    job: Job
+    queue: str
+    attempt: int
+    deliveries: int
+    """How many workers didn't know it so far."""
+    after: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobExpired:
     """A job's time to live ended before it started; its message is deleted."""
 
@@ -290,6 +303,7 @@ JobEvent = (
     | JobRetried
     | JobSnoozed
     | JobReleased
+    | TaskUnknown
     | JobExpired
     | JobPoisoned
     | LeaseLost

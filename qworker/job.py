@@ -59,6 +59,8 @@ class Job:
     """Why it belongs into the poison queue, which did not take it when it was given up."""
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What else its envelope holds: keys of a newer version, or of a producer's own, to be written back."""
+    unknown: int = 0
+    """How many of the releases were of workers that don't know its task."""
 
     @property
     def has_ttl(self) -> bool:

@@ -19,6 +19,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from qworker import events
 from qworker._distribution import install
 from qworker.outcome import Failure
+from qworker.retry import UNKNOWN_TASK
 from qworker.settings import LogFormat, LogLevel
 
 _MAX_FIELD: Final = 2_048
@@ -28,6 +29,8 @@ _LONGEST_ESCAPE: Final = 7
 """Bytes that one character may become: U+2028 is written as \\\\u2028."""
 _FAILING_EVERY: Final = 30.0
 """Seconds between two lines about a queue that still can't be polled, or whose leases can't be renewed."""
+_UNKNOWN_NAMED: Final = 100
+"""Unknown tasks that are told of above level debug."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _OF_SEVERAL_LINES: Final = frozenset({"exception", "traceback"})
@@ -83,6 +86,8 @@ class EventLog:
         self._log = structlog.get_logger("qworker")
         self._failing: dict[tuple[type[events.Event], str] | None, float] = {}
         """When which failure of which queue was last told; None: that all access is denied."""
+        self._unknown = set[str]()
+        """Tasks that the app doesn't have, and of which that was told."""
 
     def __call__(self, event: events.Event) -> None:
         """Write the event."""
@@ -94,6 +99,8 @@ class EventLog:
             self._failing.pop((events.PollFailed, event.queue), None)
             self._failing.pop(None, None)
         level, name, fields = line_of(event)
+        if isinstance(event, events.TaskUnknown) and not self._is_first(event):
+            level = "debug"
         self._log.log(_LEVELS[level], name, **fields)
 
     def _is_routine(self, event: events.Event) -> bool:
@@ -101,6 +108,13 @@ class EventLog:
         if isinstance(event, events.JobStarted):
             return self._level > _LEVELS["debug"] and not event.alone
         return self._level > _LEVELS["info"] and isinstance(event, events.JobSucceeded)
+
+    def _is_first(self, event: events.TaskUnknown) -> bool:
+        """Say whether no other job of this task was unknown before; messages may name any number of tasks."""
+        if event.job.task in self._unknown or len(self._unknown) >= _UNKNOWN_NAMED:
+            return False
+        self._unknown.add(event.job.task)
+        return True
 
     def _is_news(self, event: events.PollFailed | events.RenewalFailed) -> bool:
         now, failing = time.monotonic(), None if event.everywhere else (type(event), event.queue)
@@ -189,7 +203,7 @@ def _job_line(event: events.JobEvent) -> Line:
     return level, name, {"task": event.job.task, "attempt": event.attempt} | fields | where
 
 
-def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a table of events
+def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911, PLR0912 — a table of events
     match event:
         case events.JobStarted(alone=True):
             return "warning", "job.started_alone", {"reason": "workers were lost with it, and this is its last attempt"}
@@ -204,6 +218,9 @@ def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a
             return "info", "job.snoozed", {"back_in": f"{event.after}s", "reason": event.reason}
         case events.JobReleased():
             return "info", "job.released", {"reason": event.reason}
+        case events.TaskUnknown():
+            tries = {"deliveries": f"{event.deliveries}/{UNKNOWN_TASK.max_attempts}", "retry_in": f"{event.after}s"}
+            return "warning", "task.unknown", tries | {"error": str(event.failure), "hint": _whose(event.job.task)}
         case events.JobExpired():
             return "warning", "job.expired", {} if event.age is None else {"age": f"{event.age:.0f}s"}
         case events.JobPoisoned():
@@ -221,6 +238,12 @@ def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911 — a
 def _failure(failure: Failure) -> dict[str, Any]:
     where = {"at": failure.where} if failure.where else {}
     return {"error": str(failure), **where, "traceback": failure.traceback}
+
+
+def _whose(task: str) -> str:
+    module = task.rpartition(".")[0]
+    other = f"'qworker run {module}' may know it" if module else "another app may know it"
+    return f"{other}: apps that share a queue hand each other's jobs back; give each a queue of its own"
 
 
 def _rounded(seconds: float) -> float:

@@ -28,6 +28,7 @@ _OUTCOMES: Final[dict[type[Event], str]] = {
     events.JobPoisoned: "poisoned",
     events.JobSnoozed: "snoozed",
     events.JobReleased: "released",
+    events.TaskUnknown: "unknown",
     events.JobExpired: "expired",
     events.LeaseLost: "lost",
     events.SettleFailed: "unsettled",

@@ -35,6 +35,8 @@ class Notes:
     """Whether the last attempt begins, or comes next."""
     given_up: Reason | None = None
     """Why the job belongs into the poison queue, which did not take it."""
+    unknown: int = 0
+    """How many of the releases were of workers that don't know its task."""
 
 
 NOTHING: Final = Notes()
@@ -74,7 +76,7 @@ def notes_in(fields: Mapping[str, Any], message_id: str, deliveries: int | None)
     if deliveries == 1 or not _is_of(noted, message_id):
         return NOTHING
     begun, last = true_or_missing(noted, "begun"), true_or_missing(noted, "last")
-    notes = Notes(count_of(noted, "releases"), begun, last, reason_of(noted))
+    notes = Notes(count_of(noted, "releases"), begun, last, reason_of(noted), count_of(noted, "unknown"))
     if deliveries is not None and notes.releases >= deliveries:
         raise InvalidEnvelope(f"it notes more releases than it had deliveries: {deliveries - 1}")
     return notes
@@ -85,6 +87,8 @@ def fields_of(message_id: str, notes: Notes) -> dict[str, Any]:
     fields: dict[str, Any] = {"in": message_id}
     if notes.releases:
         fields["releases"] = notes.releases
+    if notes.unknown:
+        fields["unknown"] = notes.unknown
     if notes.begun:
         fields["begun"] = True
     if notes.last:

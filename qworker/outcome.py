@@ -122,11 +122,20 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """This worker's app has no task of that name; another's may."""
+
+    failure: Failure
+    deliveries: int
+    """How many workers didn't know it so far, this one too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The lease ended during the run: the message belongs to someone else."""
 
 
-Outcome = Succeeded | Failed | RetryAsked | Snoozed | Rejected | Expired | Released | Lost
+Outcome = Succeeded | Failed | RetryAsked | Snoozed | Rejected | Expired | Released | Unknown | Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,8 @@ class Reappear:
     """Whether the attempt is spent."""
     one_left: bool = False
     """Whether the next attempt is the last."""
+    unknown: bool = False
+    """Whether it is to be noted that this worker didn't know the task."""
 
 
 @dataclass(frozen=True, slots=True)

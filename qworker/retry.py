@@ -113,3 +113,11 @@ class RetryPolicy:
     def delay(self, attempt: int) -> int:
         """Return the whole seconds to rest after attempt number *attempt* failed."""
         return math.ceil(self.backoff.delay(attempt))
+
+
+UNKNOWN_TASK: Final = RetryPolicy(max_attempts=100, backoff=Backoff(base=1, factor=1.2, max=600))
+"""How long a job waits for a worker that knows its task, each rest beginning at one that doesn't: about ten hours.
+
+Two apps on one queue come by each other's jobs by chance, so the first rests are short, and hardly grow. Of a job that
+nine of ten workers don't know, the chance to meet only those a hundred times is 1 in 40,000.
+"""

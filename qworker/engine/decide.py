@@ -17,11 +17,12 @@ from qworker.outcome import (
     RetryAsked,
     Snoozed,
     Succeeded,
+    Unknown,
 )
-from qworker.retry import RetryPolicy
+from qworker.retry import UNKNOWN_TASK, RetryPolicy
 
 
-def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  # noqa: PLR0911 — a table of outcomes
+def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  # noqa: C901, PLR0911 — a table of outcomes
     """Return what is to be done to a message after this outcome of its attempt number *attempt*."""
     match outcome:
         case Succeeded() | Expired():
@@ -38,6 +39,10 @@ def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  #
             return Reappear(after, counted=False)
         case Released():
             return Reappear(0, counted=False)
+        case Unknown(failure, deliveries) if UNKNOWN_TASK.exhausted(deliveries):
+            return Poison(failure)
+        case Unknown(deliveries=deliveries):
+            return Reappear(UNKNOWN_TASK.delay(deliveries), counted=False, unknown=True)
         case Lost():
             return Abandon()
         case _:

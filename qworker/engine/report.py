@@ -12,6 +12,7 @@ from qworker.events import (
     JobSnoozed,
     JobSucceeded,
     LeaseLost,
+    TaskUnknown,
 )
 from qworker.outcome import (
     Abandon,
@@ -26,6 +27,7 @@ from qworker.outcome import (
     Released,
     RetryAsked,
     Snoozed,
+    Unknown,
 )
 from qworker.task import poison_queue_of
 
@@ -58,6 +60,10 @@ def event_of(attempt: Attempt, outcome: Outcome, action: Action, *, max_attempts
                 after=after,
                 failure=failure,
                 seconds=seconds,
+            )
+        case Reappear(after), Unknown(failure, deliveries):
+            return TaskUnknown(
+                job=job, queue=queue, attempt=number, deliveries=deliveries, after=after, failure=failure
             )
         case Reappear(), _:
             reason = outcome.reason if isinstance(outcome, Released) else ""

@@ -22,7 +22,7 @@ from qworker.engine.outcomes import check_returned, error_of, outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
-from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded
+from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded, Unknown
 from qworker.task import Middleware, Task, decode_state
 
 if TYPE_CHECKING:  # an extra
@@ -66,7 +66,7 @@ class Runner:
         if attempt.expired:
             return Expired()
         if attempt.task is None:
-            return Failed(Failure.of(UnknownTask(attempt.job.task, self._known_tasks)))
+            return _unknown(attempt, UnknownTask(attempt.job.task, self._known_tasks))
         if attempt.number > attempt.max_attempts and not attempt.alone:
             return worker_lost(attempt)
         return None
@@ -263,6 +263,11 @@ def worker_lost(attempt: Attempt) -> Failed:
             "it was killed or crashed, or the broker did not take the outcome",
         ),
     )
+
+
+def _unknown(attempt: Attempt, error: UnknownTask) -> Unknown:
+    """Return the outcome of a job that another app may know. Where a body had no room for a note, its number tells."""
+    return Unknown(Failure.of(error), max(attempt.job.unknown + 1, attempt.number))
 
 
 async def _on_loop(handling: Awaitable[Any]) -> Any:

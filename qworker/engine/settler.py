@@ -102,7 +102,8 @@ def _noted_body(attempt: Attempt, action: Reappear) -> str | None:
     job = attempt.job
     if not action.counted:  # and an attempt that was alone will be so again
         begun, last = attempt.noted_as_begun, job.last and not attempt.alone
-        job = replace(job, releases=job.releases + 1, begun=begun, last=last)
+        unknown = job.unknown + action.unknown
+        job = replace(job, releases=job.releases + 1, unknown=unknown, begun=begun, last=last)
     elif action.one_left and not job.last:
         job = replace(job, last=True)
     else:
@@ -125,5 +126,5 @@ def _given_up_body(attempt: Attempt, failure: Failure) -> str | None:
 
 def _noted(attempt: Attempt, job: Job, body: str) -> str:
     """Return a body with what is to be noted of its job. Raises MessageTooLarge."""
-    notes = Notes(job.releases, job.begun, job.last, job.given_up)
+    notes = Notes(job.releases, job.begun, job.last, job.given_up, job.unknown)
     return check_body(with_notes(body, attempt.lease.message_id, notes))

@@ -24,6 +24,7 @@ from qworker.events import (
     LeaseLost,
     MessagePoisoned,
     SettleFailed,
+    TaskUnknown,
 )
 
 FILE: Final = os.environ.get("HISTORY")
@@ -34,6 +35,7 @@ _SETTLED: Final[dict[type, str]] = {
     JobReleased: "released",
     JobSnoozed: "snoozed",
     JobPoisoned: "poisoned",
+    TaskUnknown: "unknown",
     JobExpired: "expired",
     LeaseLost: "lost",
     SettleFailed: "failed",

@@ -28,6 +28,7 @@ from qworker.brokers.base import Message
 from qworker.envelope import decode, encode
 from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
 from qworker.job import utc_now
+from qworker.notes import Notes, with_notes
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.task import Producer
 from stage import MakeStage, Stage, WorkerProcess, wait_until
@@ -111,50 +112,50 @@ def test_a_bad_message_in_a_batch_is_poisoned_and_its_neighbours_run(stage: Stag
 
 @pytest.mark.fault(34)
 def test_an_unknown_task_rests_between_its_attempts_and_is_poisoned_after_the_last(stage: Stage, fault: Fault) -> None:
-    """Some have been delivered before, as if other workers had tried; one task is known to the next worker only."""
-    for earlier in (4, 3, 2, 1, 0):
-        put(stage, json.dumps({"task": "input_jobs.unheard_of", "id": f"tried-{earlier}", "args": [earlier]}))
-        if earlier:
-            deliver_all(stage)
+    """Some say that they have been delivered before, to other workers; one task is known to the next worker only."""
+    earlier = (0, 1, 9, 19, 98, 99)
+    deliver_to_others(
+        stage, {times: json.dumps({"task": "input_jobs.unheard_of", "id": f"tried-{times}"}) for times in earlier}
+    )
     stage.enqueue(jobs.quick, 1)
-    deployed = stage.enqueue(input_jobs.take, 2)
-    worker = stage.worker("--burst")
+    stage.enqueue(input_jobs.take, 2)
+    worker = stage.worker("--burst", "-l", "debug")
     assert 0 == worker.wait(), worker.output
-    retried = {line["job"]: line for line in worker.lines("job.retried")}
-    rests = [int(retried[f"tried-{earlier}"]["retry_in"].rstrip("s")) for earlier in range(4)]
+    unknown = {line["job"]: line for line in worker.lines("task.unknown")}
+    assert 2 == sum(line["level"] == "warning" for line in unknown.values()), "one line a task, but at level debug"
+    rests = [int(unknown[f"tried-{times}"]["retry_in"].rstrip("s")) for times in earlier[:-1]]
     [record] = take_poisoned(stage)
-    fault.did("unknown tasks at their 1st to 5th delivery")
+    fault.did("unknown tasks at their 1st, 2nd, 10th, 20th, 99th and 100th delivery")
     fault.saw(f"rests of {rests} s, then poisoned")
-    assert ["1/5", "2/5", "3/5", "4/5"] == [retried[f"tried-{earlier}"]["attempt"] for earlier in range(4)]
-    assert all(0.8 * full <= rest <= full for rest, full in zip(rests, [5, 10, 20, 40], strict=True))
-    assert ("tried-4", 5, "UnknownTask") == (record.job_id, record.attempts, record.failure.type)
+    assert [f"{times + 1}/100" for times in earlier[:-1]] == [
+        unknown[f"tried-{times}"]["deliveries"] for times in earlier[:-1]
+    ]
+    assert all(0.8 * full <= rest < full + 1 for rest, full in zip(rests, [1, 1.2, 5.2, 31.9, 600], strict=True))
+    assert ("tried-99", "UnknownTask") == (record.job_id, record.failure.type)
     assert "unknown task 'input_jobs.unheard_of'; registered: " in record.failure.message
-    assert "1/5" == retried[deployed.id]["attempt"]
-    assert 5 == stage.remaining()
+    assert 6 == stage.remaining()
     assert [1] == [line["n"] for line in stage.history.lines("end")]
-    if fault.full:
-        _run_to_their_ends(stage, fault)
+    stage.worker(app="input_jobs")
+    wait_until(lambda: len(stage.history.lines("end")) == 2, what="the job that only the newer worker knows")
+    assert [(1, 1), (2, 1)] == [(line["n"], line["attempt"]) for line in stage.history.lines("end")]
 
 
-def _run_to_their_ends(stage: Stage, fault: Fault) -> None:
-    worker = stage.worker(app="input_jobs")
-    wait_until(lambda: stage.remaining() == 0, within=120, what="the last attempts")
-    tries = Counter(line["job"] for line in worker.lines("job.retried"))
-    fault.saw(f"further tries until they were poisoned: {sorted(tries.values())}")
-    assert {"tried-2": 1, "tried-1": 2, "tried-0": 3} == tries
-    assert {f"tried-{earlier}": 5 for earlier in range(4)} == {
-        record.job_id: record.attempts for record in take_poisoned(stage)
-    }
-    assert [(1, 1), (2, 2)] == [(line["n"], line["attempt"]) for line in stage.history.lines("end")]
-
-
-def deliver_all(stage: Stage) -> None:
-    """Get all messages and put them back."""
+def deliver_to_others(stage: Stage, bodies: dict[int, str]) -> None:
+    """Put messages which say that so many workers gave them back, as none of these knew their task."""
 
     async def deliver() -> None:
+        await stage.app.broker.create_queue(stage.queue)
         queue = stage.app.broker.queue(stage.queue)
-        for message in await queue.get(32, visibility=60):
-            await queue.update(message.id, message.receipt, visibility=0)
+        held = []
+        for times, body in bodies.items():
+            await queue.put(body)
+            [got] = await queue.get(1, visibility=300)
+            for _ in range(times):
+                await queue.update(got.id, got.receipt, visibility=0)
+                [got] = await queue.get(1, visibility=300)
+            held.append((got, with_notes(body, got.id, Notes(releases=times + 1, unknown=times))))
+        for got, body_now in held:
+            await queue.update(got.id, got.receipt, visibility=0, body=body_now)
 
     stage.app._portal.run(deliver())
 

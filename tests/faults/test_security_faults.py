@@ -137,7 +137,7 @@ def test_a_message_is_only_data(stage: Stage, fault: Fault) -> None:
     worker = stage.worker(app="audited")
     worker.wait_for("worker.started")
     put(stage, as_body({"task": "first.unknown"}))  # what is imported at the first failure is none of theirs
-    worker.wait_for("job.retried")
+    worker.wait_for("task.unknown")
     put(stage, as_body({"task": "audited.watch"}))
     wait_until(lambda: stage.history.lines("watching"), what="the auditor")
     put(stage, *hostile, *no_jobs)
@@ -145,7 +145,7 @@ def test_a_message_is_only_data(stage: Stage, fault: Fault) -> None:
     wait_until(lambda: len(refusals(worker)) == refused, what="their refusal")
     put(stage, as_body({"task": "audited.report"}))
     [report] = wait_until(lambda: stage.history.lines("audited"), what="what was seen")
-    unknown = {line["error"].partition("; registered: ")[0] for line in worker.lines("job.retried")}
+    unknown = {line["error"].partition("; registered: ")[0] for line in worker.lines("task.unknown")}
     fault.did(f"{refused - 1} messages with tasks named os.system, builtins.eval …, and pickles and YAML that run code")
     fault.saw(
         f"{len(unknown) - 1} unknown tasks, the others poisoned; code run, modules imported, processes begun because "
@@ -157,7 +157,7 @@ def test_a_message_is_only_data(stage: Stage, fault: Fault) -> None:
 
 
 def refusals(worker: WorkerProcess) -> list[dict[str, Any]]:
-    return [line for event in ("job.retried", "job.poisoned", "message.poisoned") for line in worker.lines(event)]
+    return [line for event in ("task.unknown", "job.poisoned", "message.poisoned") for line in worker.lines(event)]
 
 
 def put(stage: Stage, *bodies: str) -> None:

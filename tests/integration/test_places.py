@@ -1,6 +1,7 @@
 """Where a broker is, asked by real processes: links, changed directories, unset variables, subdirectories."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -134,3 +135,32 @@ def test_a_producer_says_at_debug_which_broker_it_uses(folder: Path, environment
     assert [f"DEBUG:qworker:jobs go to sqlite:///{folder}/qworker.db"] == [
         line for line in said.splitlines() if "qworker.db" in line
     ]
+
+
+def test_two_apps_of_one_directory_run_all_their_jobs(folder: Path, environment: dict[str, str]) -> None:
+    """They share the file and the queue: each gives the other's jobs back until its worker has them."""
+    program = """
+        import os
+        from qworker import task
+
+        @task(max_attempts=1)
+        def job(n: int) -> None:
+            os.write(1, f"ran {n}\\n".encode())
+    """
+    for name in ("one", "two"):
+        (folder / f"{name}.py").write_text(textwrap.dedent(program))
+    producer = "import one, two\nfor n in range(20): one.job.enqueue(n); two.job.enqueue(n)"
+    run([sys.executable, "-c", producer], cwd=folder, environment=environment)
+    workers = [qworker("run", name, "-c", "2", "--log-format", "json") for name in ("one", "two")]
+    with (
+        started(workers[0], cwd=folder, environment=environment) as one,
+        started(workers[1], cwd=folder, environment=environment) as two,
+    ):
+        for worker in (one, two):
+            worker.wait_for(*(f"ran {n}\n" for n in range(20)))
+            worker.end(signal.SIGTERM)
+        for worker, foreign in ((one, "two.job"), (two, "one.job")):
+            assert 20 == worker.output.count("\nran ") + worker.output.startswith("ran ")
+            assert worker.output.count('"event": "task.unknown"') <= 1
+            assert "job.poisoned" not in worker.output
+            assert f"'qworker run {foreign[:3]}' may know it" in worker.output or foreign not in worker.output

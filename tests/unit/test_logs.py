@@ -43,6 +43,19 @@ LINES = [
         ONE | {"back_in": "60s", "reason": "not ready"},
     ),
     (events.JobReleased(**COMMON, reason="stop"), "info", "job.released", ONE | {"reason": "stop"}),
+    (
+        events.TaskUnknown(**COMMON, deliveries=3, after=2, failure=Failure("UnknownTask", "unknown task 'mail.send'")),
+        "warning",
+        "task.unknown",
+        ONE
+        | {
+            "deliveries": "3/100",
+            "retry_in": "2s",
+            "error": "UnknownTask: unknown task 'mail.send'",
+            "hint": "'qworker run mail' may know it: apps that share a queue hand each other's jobs back; "
+            "give each a queue of its own",
+        },
+    ),
     (events.JobExpired(**COMMON), "warning", "job.expired", ONE),
     (events.JobExpired(**COMMON, age=61.2), "warning", "job.expired", ONE | {"age": "61s"}),
     (
@@ -415,3 +428,16 @@ def test_that_all_access_is_denied_is_told_of_once_for_all_queues(
     log(poll)
     told = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
     assert ["poll.failed", "poll.failed", "poll.recovered", "poll.failed"] == told
+
+
+def test_an_unknown_task_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages may name any number of tasks: above level debug, so many lines and no more."""
+    logs.configure("info", "json")
+    log = logs.EventLog()
+    for number in range(300):
+        for deliveries in (1, 2):
+            job = Job("j1", f"nobodys.task{number}")
+            failure = Failure("UnknownTask", "unknown")
+            log(events.TaskUnknown(job=job, queue="mail", attempt=1, deliveries=deliveries, after=2, failure=failure))
+    told = [json.loads(line)["task"] for line in capsys.readouterr().err.splitlines()]
+    assert [f"nobodys.task{number}" for number in range(100)] == told

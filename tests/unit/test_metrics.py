@@ -58,7 +58,14 @@ def told(*events: Any, tasks: Iterable[str] = ("mail.send",)) -> dict[tuple[str,
 
 def test_jobs_are_counted_by_task_and_outcome() -> None:
     for kind, outcome in _OUTCOMES.items():
-        known: dict[str, Any] = {"job": JOB, "queue": "mail", "attempt": 1, "seconds": 0.0, "max_attempts": 5}
+        known: dict[str, Any] = {
+            "job": JOB,
+            "queue": "mail",
+            "attempt": 1,
+            "seconds": 0.0,
+            "max_attempts": 5,
+            "deliveries": 1,
+        }
         known |= {"after": 1, "failure": FAILURE, "reason": "", "action": "delete", "poison_queue": "mail-poison"}
         event = kind(**{each.name: known[each.name] for each in fields(kind) if each.name in known})
         assert 2 == told(event, event)["jobs_total", outcome, "mail.send"]

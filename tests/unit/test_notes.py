@@ -26,6 +26,7 @@ notes = st.builds(
     begun=st.booleans(),
     last=st.booleans(),
     given_up=st.none() | st.builds(Reason, st.text(max_size=20), st.text(max_size=20)),
+    unknown=st.integers(0, 5),
 )
 
 
@@ -41,8 +42,8 @@ def test_notes_are_read_and_replaced_and_nothing_else_is_changed(
     bare = decode(body, message_id="m1")
     noted = with_notes(with_notes(body, "m1", first), "m1", then)
     read = decode(noted, message_id="m1", deliveries=6)
-    assert then == Notes(read.releases, read.begun, read.last, read.given_up)
-    assert bare == replace(read, releases=0, begun=False, last=False, given_up=None)
+    assert then == Notes(read.releases, read.begun, read.last, read.given_up, read.unknown)
+    assert bare == replace(read, releases=0, begun=False, last=False, given_up=None, unknown=0)
     assert text.lstrip("\ufeff ") == decoded(without_notes(noted, "m1")).lstrip("\ufeff ")
 
 

@@ -10,7 +10,19 @@ from qworker.engine.child_wire import Said, Saved, pack, unpack
 from qworker.engine.runner import TimedOut
 from qworker.errors import BrokerBusy, LeaseLost, MessageTooLarge, QworkerError
 from qworker.job import Job
-from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, RetryAsked, Snoozed, Succeeded
+from qworker.outcome import (
+    Expired,
+    Failed,
+    Failure,
+    Lost,
+    Outcome,
+    Rejected,
+    Released,
+    RetryAsked,
+    Snoozed,
+    Succeeded,
+    Unknown,
+)
 
 NOON = datetime(2027, 1, 1, 12, 0, 0, 123000, tzinfo=UTC)
 JOB = Job(
@@ -40,6 +52,7 @@ SAID: list[Said] = [
     Rejected(FAILURE),
     Expired(),
     Released("stop"),
+    Unknown(FAILURE, 3),
     Lost(),
 ]
 

@@ -21,8 +21,9 @@ from qworker.outcome import (
     RetryAsked,
     Snoozed,
     Succeeded,
+    Unknown,
 )
-from qworker.retry import MAX_DELAY, Backoff, RetryPolicy
+from qworker.retry import MAX_DELAY, UNKNOWN_TASK, Backoff, RetryPolicy
 
 WHY = Failure("ValueError", "no")
 POLICY = RetryPolicy(3, Backoff(base=5, factor=2, jitter=0))
@@ -47,6 +48,8 @@ POLICY = RetryPolicy(3, Backoff(base=5, factor=2, jitter=0))
         (Expired(), 1, Delete()),
         (Released("stop"), 1, Reappear(0, counted=False)),
         (Released("stop"), 9, Reappear(0, counted=False)),
+        (Unknown(WHY, 100), 1, Poison(WHY)),
+        (Unknown(WHY, 101), 9, Poison(WHY)),
         (Lost(), 1, Abandon()),
         (Lost(), 9, Abandon()),
     ],
@@ -66,6 +69,7 @@ outcomes = st.one_of(
     st.builds(Rejected, failures),
     st.builds(Expired),
     st.builds(Released, st.text()),
+    st.builds(Unknown, failures, st.integers(1, 200)),
     st.builds(Lost),
 )
 
@@ -76,10 +80,14 @@ def test_every_outcome_is_decided_and_nothing_is_lost(outcome: Outcome, attempt:
         case Delete():
             assert isinstance(outcome, Succeeded | Expired)
         case Poison(failure):
-            assert isinstance(outcome, Rejected | Failed | RetryAsked)
+            assert isinstance(outcome, Rejected | Failed | RetryAsked | Unknown)
             assert failure == outcome.failure
-            assert isinstance(outcome, Rejected) or attempt >= max_attempts
-        case Reappear(after, counted, one_left):
+            if isinstance(outcome, Unknown):
+                assert outcome.deliveries >= UNKNOWN_TASK.max_attempts
+            else:
+                assert isinstance(outcome, Rejected) or attempt >= max_attempts
+        case Reappear(after, counted, one_left, unknown):
+            assert unknown == isinstance(outcome, Unknown)
             assert 0 <= after <= MAX_DELAY
             assert counted == isinstance(outcome, Failed | RetryAsked)
             assert not counted or attempt < max_attempts

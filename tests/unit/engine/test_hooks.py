@@ -7,6 +7,7 @@ import pytest
 import in_child
 from doubles import ScriptedBroker, message
 from qworker import App, Backoff, FailedAttempt, Reject, Retry, Snooze, current
+from qworker.brokers.base import Queue
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.engine.runner import TimedOut
 from qworker.envelope import encode
@@ -14,6 +15,7 @@ from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.events import JobPoisoned, JobRetried, JobSucceeded, SettleFailed
 from qworker.failing import JobFailed
 from qworker.job import Job
+from qworker.notes import Notes, with_notes
 from qworker.testing import arun_until_idle
 
 
@@ -101,6 +103,14 @@ async def test_what_a_handler_asks_for_is_no_error_before_it_is_given_up(app: Ap
     assert 2 == len(told)
 
 
+async def _deliver_to_others(queue: Queue, times: int) -> None:
+    """Have a message say that so many workers gave it back, and did not know its task."""
+    for number in range(times):
+        [got] = await queue.get(1, visibility=60)
+        noted = with_notes(got.body, got.id, Notes(releases=number + 1, unknown=number + 1))
+        await queue.update(got.id, got.receipt, visibility=0, body=noted)
+
+
 async def test_what_is_given_up_without_a_handler_is_told(
     app: App, broker: SqliteBroker, told: list[FailedAttempt]
 ) -> None:
@@ -108,9 +118,10 @@ async def test_what_is_given_up_without_a_handler_is_told(
     async def known(number: int) -> None: ...
 
     queue = broker.queue("default")
+    await queue.put(encode(Job("j3", "unknown")))
+    await _deliver_to_others(queue, 99)
     await queue.put(encode(Job("j1", "known", ["x"])))
-    await queue.put(encode(Job("j2", "unknown", attempts=1)))
-    await queue.put(encode(Job("j3", "unknown", attempts=9)))
+    await queue.put(encode(Job("j2", "unknown")))
     await queue.put("no job")
     await arun_until_idle(app)
     by_job = {failed.job.id: failed for failed in told}

@@ -16,6 +16,7 @@ from qworker.events import (
     JobSnoozed,
     JobSucceeded,
     LeaseLost,
+    TaskUnknown,
 )
 from qworker.job import Job
 from qworker.outcome import (
@@ -37,6 +38,7 @@ from qworker.outcome import (
     Snooze,
     Snoozed,
     Succeeded,
+    Unknown,
 )
 
 JOB = Job("j1", "mail.send")
@@ -79,6 +81,11 @@ def attempt(number: int = 2) -> Attempt:
             Reappear(0, counted=False),
             Released("stop"),
             JobReleased(job=JOB, queue="mail", attempt=2, reason="stop"),
+        ),
+        (
+            Reappear(7, counted=False, unknown=True),
+            Unknown(WHY, 3),
+            TaskUnknown(job=JOB, queue="mail", attempt=2, deliveries=3, after=7, failure=WHY),
         ),
         (Abandon(), Lost(), LeaseLost(job=JOB, queue="mail", attempt=2, reason="another worker may have it")),
     ],

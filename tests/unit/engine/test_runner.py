@@ -34,6 +34,7 @@ from qworker.outcome import (
     RetryAsked,
     Snoozed,
     Succeeded,
+    Unknown,
 )
 from qworker.task import CallNext, Task
 
@@ -68,7 +69,7 @@ async def outcome_of(runner: Runner, task: Task[..., Any], *args: Any, **changes
 
 
 def failure_of(outcome: Outcome) -> Failure:
-    assert isinstance(outcome, Failed | Rejected | RetryAsked)
+    assert isinstance(outcome, Failed | Rejected | RetryAsked | Unknown)
     return outcome.failure
 
 
@@ -722,6 +723,8 @@ def test_what_is_refused() -> None:
     outcome = runner.refuse(unknown)
     assert outcome is not None
     assert "unknown task 'no.such'; registered: other, tried" == failure_of(outcome).message
+    assert isinstance(outcome, Unknown)
+    assert 1 == outcome.deliveries
 
     late = attempt_of(tried, expires_at=utc_now() - timedelta(seconds=60))
     late.lease.deadline = 0

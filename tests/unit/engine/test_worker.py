@@ -37,6 +37,7 @@ from qworker.events import (
     RenewalFailed,
     RightMissing,
     SettleFailed,
+    TaskUnknown,
     WorkerStarted,
     WorkerStopped,
     WorkerStopping,
@@ -204,17 +205,82 @@ async def test_arguments_that_do_not_fit_are_poisoned_on_first_delivery(
     assert [(body, "InvalidArguments")] == [(each.body, each.failure.type) for each in await poisoned(broker)]
 
 
-async def test_an_unknown_task_reappears_until_its_attempts_run_out(
+async def test_an_unknown_task_reappears_until_its_deliveries_run_out(
     app: App, broker: SqliteBroker, clock: FakeClock
 ) -> None:
+    """That takes hours, so that another app's worker, or a newer one, has its turn; no attempt is spent meanwhile."""
     await broker.queue("default").put('{"task":"os.system","args":["true"]}')
-    for attempt in range(1, 5):
-        [retried] = (await arun_until_idle(app, queues="default")).of(JobRetried)
-        assert (attempt, 5) == (retried.attempt, retried.max_attempts)
-        assert "UnknownTask: unknown task 'os.system'; registered: none" == str(retried.failure)
-        clock.advance(600)
+    waited = 0
+    for delivery in range(1, 100):
+        [unknown] = (await arun_until_idle(app, queues="default")).of(TaskUnknown)
+        assert (delivery, 1) == (unknown.deliveries, unknown.attempt)
+        assert "UnknownTask: unknown task 'os.system'; registered: none" == str(unknown.failure)
+        full = min(1.2 ** (delivery - 1), 600)
+        assert 0.8 * full <= unknown.after < full + 1
+        waited += unknown.after
+        clock.advance(unknown.after)
+    assert 9 * 3600 < waited < 12 * 3600
     assert 1 == len((await arun_until_idle(app, queues="default")).of(JobPoisoned))
     assert ["UnknownTask"] == [record.failure.type for record in await poisoned(broker)]
+
+
+async def test_a_job_that_others_did_not_know_has_all_its_attempts(
+    app: App, broker: SqliteBroker, clock: FakeClock
+) -> None:
+    """Two apps share a queue: each gives the other's jobs back, more often than these have attempts."""
+    other = App(broker=broker)
+    runs: list[int] = []
+
+    @app.task(name="flaky", max_attempts=2)
+    async def flaky(*, ctx: Context = INJECTED) -> None:
+        runs.append(ctx.attempt)
+        raise ValueError
+
+    await flaky.aenqueue()
+    for _ in range(7):
+        assert 1 == len((await arun_until_idle(other, queues="default")).of(TaskUnknown))
+        clock.advance(600)
+    await arun_until_idle(app, queues="default")
+    clock.advance(600)
+    for _ in range(7):
+        assert 1 == len((await arun_until_idle(other, queues="default")).of(TaskUnknown))
+        clock.advance(600)
+    await arun_until_idle(app, queues="default")
+    assert [1, 2] == runs
+    [record] = await poisoned(broker)
+    assert ("ValueError", 2) == (record.failure.type, record.attempts)
+
+
+async def test_jobs_of_a_bundle_that_others_did_not_know_have_all_their_attempts(
+    app: App, broker: SqliteBroker, clock: FakeClock
+) -> None:
+    other = App(broker=broker)
+    runs: list[tuple[int, int]] = []
+
+    @app.task(name="bundled", bundle=10, max_attempts=2)
+    async def bundled(number: int, *, ctx: Context = INJECTED) -> None:
+        runs.append((number, ctx.attempt))
+
+    await bundled.aenqueue_many([(1,), (2,)])
+    for delivery in range(1, 6):  # the second is the first of the jobs' own messages
+        unknown = (await arun_until_idle(other, queues="default")).of(TaskUnknown)
+        assert [(max(delivery - 1, 1), 1)] * 2 == [(event.deliveries, event.attempt) for event in unknown]
+        clock.advance(600)
+    await arun_until_idle(app, queues="default")
+    assert [(1, 1), (2, 1)] == sorted(runs)
+
+
+async def test_a_job_without_room_for_a_note_is_given_up_in_the_end(
+    app: App, broker: SqliteBroker, clock: FakeClock
+) -> None:
+    least = len(encode(Job("j1", "nobody's", [""])))
+    await broker.queue("default").put(encode(Job("j1", "nobody's", ["x" * (MAX_BODY_BYTES - least)])))
+    rests = []
+    while unknown := (await arun_until_idle(app, queues="default")).of(TaskUnknown):
+        rests.append([event.after for event in unknown])
+        clock.advance(600)
+    assert 99 == len(rests)
+    assert 1 == await broker.queue("default-poison").count()
 
 
 async def test_a_job_that_kills_its_worker_is_poisoned_before_running(
