@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qworker.settings import Settings
 
 _ORPHANED: Final = "its supervisor is gone"
+_LOOP_PATCHERS: Final = frozenset({"nest_asyncio", "nest_asyncio2"})
 _LAST_EXIT: Final = 3.5
 """Seconds after the grace when the process ends whatever is still stuck in it."""
 
@@ -168,7 +169,8 @@ def _check_shared(broker: "Broker", settings: "Settings") -> None:
 
 def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return what makes the worker's event loop; None for asyncio's own. Raises ConfigurationError."""
-    if settings.loop == "asyncio":
+    patched = not _LOOP_PATCHERS.isdisjoint(sys.modules)  # the app has imported one, and uvloop's can't be patched
+    if settings.loop == "asyncio" or (settings.loop == "auto" and patched):
         return None
     try:
         import uvloop  # noqa: PLC0415 — an extra

@@ -1,6 +1,7 @@
 """From what a handler raised to its outcome."""
 
 import inspect
+from dataclasses import replace
 from typing import Any, Final
 
 from qworker.errors import QworkerError
@@ -21,7 +22,14 @@ def outcome_of(error: BaseException) -> Outcome:
         case Reject():
             return Rejected(Failure.of(error))
         case _:
-            return Failed(Failure.of(error))
+            return Failed(_with_way_out(Failure.of(error)))
+
+
+def _with_way_out(failure: Failure) -> Failure:
+    """Say what to do about an error that is nobody's fault: nest_asyncio and the like patch asyncio's own loop only."""
+    if not failure.message.startswith("Can't patch loop of type"):
+        return failure
+    return replace(failure, message=f"{failure.message}: give the worker a loop that can be patched, by --loop asyncio")
 
 
 def error_of(outcome: Outcome) -> Exception:

@@ -8,6 +8,8 @@ import pytest
 
 import jobs
 import looping
+import nesting
+import nesting_late
 from stage import Stage, wait_until
 
 both = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -30,6 +32,22 @@ def test_a_loop_that_is_not_installed_is_one_line(sqlite_stage: Stage) -> None:
     assert 2 == worker.wait(), worker.output
     assert 1 == worker.output.count("\n")
     assert "uvloop is not installed: pip install 'qworker-azure[uvloop]'" in worker.output
+
+
+def test_an_app_that_imports_nest_asyncio_gets_a_loop_that_it_can_patch(sqlite_stage: Stage) -> None:
+    sqlite_stage.enqueue(nesting.nest)
+    worker = sqlite_stage.worker("--burst", app="nesting", env={"QWORKER_LOOP": "auto"})
+    assert 0 == worker.wait(), worker.output
+    assert [5] == [line["got"] for line in worker.lines("nested")]
+
+
+def test_an_error_of_a_late_nest_asyncio_says_how_it_would_work(sqlite_stage: Stage) -> None:
+    sqlite_stage.enqueue(nesting_late.nest)
+    worker = sqlite_stage.worker("--burst", app="nesting_late", env={"QWORKER_LOOP": "auto"})
+    assert 0 == worker.wait(), worker.output
+    [poisoned] = worker.lines("job.poisoned")
+    assert poisoned["error"].startswith("ValueError: Can't patch loop of type <class 'uvloop.")
+    assert poisoned["error"].endswith(": give the worker a loop that can be patched, by --loop asyncio")
 
 
 @both
