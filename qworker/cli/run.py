@@ -22,6 +22,7 @@ from qworker._distribution import install
 from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
+from qworker.engine.process_one import leave_process_one
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 
@@ -109,6 +110,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
     """
     end_on_signals()
+    leave_process_one()
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.cli.load import named_here  # noqa: PLC0415 — the same
     from qworker.settings import Settings  # noqa: PLC0415 — the same
