@@ -53,8 +53,6 @@ class JobStarted:
     attempt: int
     alone: bool = False
     """Whether no other is started beside it for a while: workers were lost with it, and this is its last attempt."""
-    age: float | None = None
-    """Seconds since its message was put, by the broker's clock, which may count whole ones; None if nobody asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +119,6 @@ class JobExpired:
     job: Job
     queue: str
     attempt: int
-    age: float | None = None
-    """Seconds since its message was put, as JobStarted has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,7 +222,7 @@ def _what_happened(event: events.JobEvent) -> Line:  # noqa: C901, PLR0911, PLR0
             tries = {"deliveries": f"{event.deliveries}/{UNKNOWN_TASK.max_attempts}", "retry_in": f"{event.after}s"}
             return "warning", "task.unknown", tries | {"error": str(event.failure), "hint": _whose(event.job.task)}
         case events.JobExpired():
-            return "warning", "job.expired", {} if event.age is None else {"age": f"{event.age:.0f}s"}
+            return "warning", "job.expired", {}
         case events.JobPoisoned():
             return "error", "job.poisoned", {"moved_to": event.poison_queue} | _failure(event.failure)
         case events.LeaseLost():

@@ -18,8 +18,6 @@ UNKNOWN: Final = "(unknown)"
 
 _RUNS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _DELAYS: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86_400)
-_COARSE: Final = 1.0
-"""Seconds by which an age may be off that is the difference of two moments of a broker, each cut to whole seconds."""
 _REQUESTS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _OUTCOMES: Final[dict[type[Event], str]] = {
@@ -126,8 +124,9 @@ class Metrics(RoutineListener):
         if job.id not in self._under_way:
             of_task = self._under_way[job.id] = self._task(job.task)
             of_task.running.inc()
-        if event.attempt == 1 and not job.releases and (seconds := _delay_of(event)) is not None:
-            self._task(job.task).delay.observe(max(0.0, seconds))
+        if event.attempt == 1 and not job.releases and job.enqueued_at is not None:
+            seconds = (utc_now() - job.enqueued_at).total_seconds()
+            self._task(job.task).delay.observe(max(0.0, seconds))  # clocks differ
 
     def _ended(self, event: events.JobEvent) -> None:
         task = self._task(event.job.task)
@@ -166,15 +165,6 @@ class Metrics(RoutineListener):
             self._of_request[key] = found
         found[0].inc()
         found[1].observe(event.seconds)
-
-
-def _delay_of(event: events.JobStarted) -> float | None:
-    """Return how long a job has waited: between two wall clocks, within what the broker's, which is coarse, says."""
-    enqueued_at, age = event.job.enqueued_at, event.age
-    seconds = None if enqueued_at is None else (utc_now() - enqueued_at).total_seconds()
-    if age is None or seconds is None:
-        return age if seconds is None else seconds
-    return min(max(seconds, age - _COARSE), age + _COARSE)
 
 
 class _OfQueue:

@@ -3,16 +3,13 @@
 import functools
 import gc
 import inspect
-import json
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
-
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from qworker.brokers.base import MAX_TTL, check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
@@ -21,6 +18,7 @@ from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job, new_job_ids, utc_now
 from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of
 from qworker.signature import Encoded, Signature
+from qworker.states import States
 from qworker.surroundings import Surroundings
 
 P = ParamSpec("P")
@@ -77,8 +75,6 @@ class TaskOptions:
     """Seconds that one attempt may take; None means any time."""
     executor: Executor | None = None
     """Where a plain function runs; None for ``async def``, which runs on the event loop."""
-    state: TypeAdapter[Any] | None = None
-    """What a checkpoint's state must look like."""
     middleware: tuple[Middleware, ...] = ()
 
 
@@ -106,11 +102,11 @@ class Task(Generic[P, R]):
         self.name = _task_name(name)
         self.queue = check_task_queue(queue)
         self.signature = Signature(name, function)
+        self.states = States(name, state)
         self.options = TaskOptions(
             policy=_policy(name, max_attempts, backoff),
             timeout=_timeout(name, timeout),
             executor=_executor(name, function, executor),
-            state=_state(name, state),
             middleware=middleware_of(middleware, f"task {name}: "),
         )
         self.surroundings = surroundings or Surroundings()
@@ -233,8 +229,11 @@ class Producer(Generic[P]):
         return list(await self._sender.asend(self._jobs(calls), self._sending))
 
     def make(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-        """Return a call as a job that is not enqueued yet. Raises InvalidArguments and MessageTooLarge."""
-        job = self._job(args, kwargs, utc_now())
+        """Return a call, its arguments given as JSON values, as a job that is not enqueued yet.
+
+        Raises InvalidArguments and MessageTooLarge.
+        """
+        (job,) = self._jobs_of([self._task.signature.encode_json(args, kwargs)], utc_now())
         self._sender.check(job)
         return job
 
@@ -246,21 +245,9 @@ class Producer(Generic[P]):
         now, jobs, waiting = utc_now(), list[Job](), iter(calls)
         while some := list(islice(waiting, _VALIDATED_AT_ONCE)):
             with _no_collection():
-                jobs += self._jobs_of(self._encoded(some, len(jobs)), now)
+                split = [_split(self._task.name, call, number) for number, call in enumerate(some, len(jobs))]
+                jobs += self._jobs_of(self._task.signature.encode_many(split, len(jobs)), now)
         return jobs
-
-    def _encoded(self, calls: Sequence[Call], first: int) -> list[Encoded]:
-        """Return the arguments of calls as JSON values; *first* is the first one's number, for the error."""
-        task, signature = self._task.name, self._task.signature
-        with suppress(InvalidArguments):
-            return signature.encode_many([_split(task, call) for call in calls])
-        encoded = []
-        for number, call in enumerate(calls, first):
-            try:
-                encoded.append(signature.encode(*_split(task, call)))
-            except InvalidArguments as error:
-                raise InvalidArguments(error.task, f"call number {number}: {error.problem}") from None
-        return encoded
 
     def _job(self, args: Sequence[Any], kwargs: Mapping[str, Any], now: datetime) -> Job:
         (job,) = self._jobs_of([self._task.signature.encode(args, kwargs)], now)
@@ -306,33 +293,7 @@ def check_task_queue(name: str) -> str:
     return name
 
 
-def encode_state(task: Task[..., Any], state: Any) -> Any:
-    """Return a checkpoint's state as a JSON value. Raises InvalidArguments."""
-    adapter = task.options.state or _ANY
-    try:
-        value = adapter.dump_python(adapter.validate_python(state), mode="json")
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # fails for NaN, and for a lone surrogate
-    except ValueError as error:  # pydantic's own are of this kind too
-        reason = str(error).splitlines()[0]
-        raise InvalidArguments(task.name, f"a state that can't be saved as JSON: {reason}") from None
-    return value
-
-
-def decode_state(task: Task[..., Any], state: Any) -> Any:
-    """Return a saved state as its task wants it. Raises InvalidArguments."""
-    if state is None or task.options.state is None:
-        return state
-    try:
-        return task.options.state.validate_python(state)
-    except ValidationError as error:
-        problem = f"its saved state doesn't fit: {error.error_count()} problems"
-        raise InvalidArguments(task.name, problem) from None
-
-
-_ANY: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))  # not None for NaN
-
-
-def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
+def _split(task: str, call: object, number: int) -> tuple[Sequence[Any], Mapping[str, Any]]:
     if type(call) is tuple:  # most are, and to ask the abstract classes takes as long as all else here
         return call, {}
     if isinstance(call, Mapping):
@@ -341,7 +302,8 @@ def _split(task: str, call: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return call, {}
     raise InvalidArguments(
         task,
-        f"a call is a tuple of positional or a mapping of keyword arguments, not a {type(call).__name__}",
+        f"call number {number}: a call is a tuple of positional or a mapping of keyword arguments, "
+        f"not a {type(call).__name__}",
     )
 
 
@@ -395,14 +357,6 @@ def _timeout(task: str, timeout: Delay | None) -> float | None:
             f"task {task}: timeout must be more than 0 seconds and at most 365 days, not {in_seconds(seconds)}"
         )
     return seconds
-
-
-def _state(task: str, state: Any) -> TypeAdapter[Any] | None:
-    try:
-        return None if state is None else TypeAdapter(state)
-    except PydanticUserError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"task {task}: state must be a type that pydantic can check: {reason}") from None
 
 
 def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:

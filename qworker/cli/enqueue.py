@@ -88,7 +88,9 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
         if source is None:
             positional, named = _parse("--args", args or "[]", list), _parse("--kwargs", kwargs or "{}", dict)
             producer = found.get_task(task or "").using(queue=queue, delay=seconds[0], ttl=seconds[1])
-            typer.echo(producer.enqueue(*positional, **named).id)
+            job = producer.make(positional, named)
+            producer.send([job])
+            typer.echo(job.id)
         else:
             from qworker.cli.job_lines import Options  # noqa: PLC0415 — the same
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qworker.app import App
 from qworker.bodies import as_fields
 from qworker.cli.lines import MAX_LINE, Line
-from qworker.errors import InvalidEnvelope, text_of
+from qworker.errors import InvalidEnvelope, QworkerError
 from qworker.job import Job
 from qworker.settings import Seconds
 from qworker.task import Producer
@@ -61,8 +61,10 @@ class Batch:
             group.jobs.append(producer.make(content.args, content.kwargs))
         except BadLine:
             raise
-        except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
-            raise BadLine(text_of(error)) from None
+        except QworkerError as error:
+            raise BadLine(str(error)) from None
+        except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything, with the value
+            raise BadLine(f"a validator or serializer of {options.task} raised {type(error).__name__}") from None
         group.lines.append(line.number)
         self.groups[options] = group
         self.bytes += len(line.data or b"")

@@ -13,7 +13,7 @@ from qworker.engine.outcomes import check_returned, outcome_of
 from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
-from qworker.task import Task, decode_state, encode_state
+from qworker.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ def _run(call: ChildCall, save_state: SaveState) -> Outcome:
         task.surroundings.begin_child()
 
         async def save_as_json(state: Any) -> None:
-            await save_state(encode_state(task, state))
+            await save_state(task.states.encode(state))
 
         ctx = Context(
             call.job,
             queue=call.queue,
             attempt=call.attempt,
             deadline=call.deadline,
-            state=decode_state(task, call.job.state),
+            state=task.states.decode(call.job.state),
             save_state=save_as_json,
         )
         set_current(ctx)

@@ -157,13 +157,7 @@ class Pipeline:
         run.on_stuck = partial(self._stuck, attempt)
         attempt.started = time.monotonic()
         self._emit(
-            JobStarted(
-                job=attempt.job,
-                queue=attempt.queue,
-                attempt=attempt.number,
-                alone=attempt.alone,
-                age=attempt.received.age.total_seconds(),
-            ),
+            JobStarted(job=attempt.job, queue=attempt.queue, attempt=attempt.number, alone=attempt.alone),
         )
         self._runs.add(run)
         faultpoint("before-handler")

@@ -37,7 +37,7 @@ def event_of(attempt: Attempt, outcome: Outcome, action: Action, *, max_attempts
     job, queue, number, seconds = attempt.job, attempt.queue, attempt.number, attempt.seconds
     match action, outcome:
         case Delete(), Expired():
-            return JobExpired(job=job, queue=queue, attempt=number, age=attempt.received.age.total_seconds())
+            return JobExpired(job=job, queue=queue, attempt=number)
         case Delete(), _:
             return JobSucceeded(job=job, queue=queue, attempt=number, seconds=seconds)
         case Poison(failure), _:

@@ -23,7 +23,7 @@ from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
 from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded, Unknown
-from qworker.task import Middleware, Task, decode_state
+from qworker.task import Middleware, Task
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing
@@ -123,6 +123,7 @@ class Run:
         self.task = attempt.task
         self._runner = runner
         self.save_state = save_state
+        """Saves a state that is JSON already, as a child process sends it."""
         self._loop = asyncio.get_running_loop()
         self._stopped: Outcome | None = None
         self._over = False
@@ -220,8 +221,8 @@ class Run:
             queue=attempt.queue,
             attempt=attempt.number,
             deadline=None if timeout is None else utc_now() + timedelta(seconds=timeout),
-            state=decode_state(self.task, attempt.job.state),
-            save_state=self.save_state,
+            state=self.task.states.decode(attempt.job.state),
+            save_state=partial(_save, self.attempt, self.save_state),
             lease_lost=lambda: attempt.lease.lost,
             resources=self._runner.resources,
             loop=self._loop,
@@ -251,6 +252,12 @@ class Run:
         elif self._current_task is not None:
             self._current_task.cancel()
         self._nudge = self._loop.call_later(NUDGE_EVERY, self._tell)
+
+
+async def _save(attempt: Attempt, save_json: SaveState, state: Any) -> None:
+    """Save what a handler's checkpoint passed. Raises InvalidArguments, or what the saving raises."""
+    assert attempt.task is not None  # noqa: S101 — it is running
+    await save_json(attempt.task.states.encode(state))
 
 
 def worker_lost(attempt: Attempt) -> Failed:

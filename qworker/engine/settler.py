@@ -16,7 +16,6 @@ from qworker.errors import BrokerError, InvalidArguments, MessageTooLarge
 from qworker.job import Job
 from qworker.notes import Notes, with_notes, without_notes
 from qworker.outcome import Abandon, Action, Delete, Failure, Poison, Reappear
-from qworker.task import encode_state
 
 
 class Settler:
@@ -63,9 +62,11 @@ class Settler:
         await self._parts.split(bundle, queue)
 
     async def save_state(self, attempt: Attempt, state: object) -> None:
-        """Write a checkpoint's state into the message. Raises InvalidArguments, MessageTooLarge or BrokerError."""
-        assert attempt.task is not None  # noqa: S101 — it is running
-        job = replace(attempt.job, state=encode_state(attempt.task, state))
+        """Write a checkpoint's state, a JSON value, into the message.
+
+        Raises InvalidArguments, MessageTooLarge or BrokerError.
+        """
+        job = replace(attempt.job, state=state)
         try:
             body = _noted(attempt, job, encode(job, self._encoding))
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qworker.context import Context, set_current
 from qworker.job import Job, new_job_id, utc_now
-from qworker.task import DEFAULT_QUEUE, Task, decode_state, encode_state
+from qworker.task import DEFAULT_QUEUE, Task
 
 
 def make_context(  # noqa: PLR0913 — all that a handler can see, each with a default
@@ -39,14 +39,14 @@ def make_context(  # noqa: PLR0913 — all that a handler can see, each with a d
 
     async def save_state(state: Any) -> None:
         if task is not None:
-            encode_state(task, state)
+            task.states.encode(state)
 
     return Context(
         job,
         queue=queue or (DEFAULT_QUEUE if task is None else task.queue),
         attempt=attempt,
         deadline=deadline,
-        state=state if task is None else decode_state(task, state),
+        state=state if task is None or state is None else task.states.decode(task.states.encode(state)),
         save_state=save_state,
         lease_lost=lambda: lease_lost,
         resources=resources,

@@ -155,7 +155,7 @@ def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> No
         bundled([encode(Job(f"b{n}", "mail.many", [SECRET])) for n in range(3)], "text"),
         poisoned(1, hours=3),
         "no envelope",
-        encode(Job("j2", "base", ttl=7199, headers={"trace": SECRET}), "base64"),
+        encode(Job("j2", "base", ttl=7200, headers={"trace": SECRET}), "base64"),
     ]
     put(stage, *bodies, suffix="")
 

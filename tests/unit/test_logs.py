@@ -57,7 +57,6 @@ LINES = [
         },
     ),
     (events.JobExpired(**COMMON), "warning", "job.expired", ONE),
-    (events.JobExpired(**COMMON, age=61.2), "warning", "job.expired", ONE | {"age": "61s"}),
     (
         events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=WHY),
         "error",

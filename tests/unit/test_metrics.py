@@ -99,23 +99,6 @@ def test_a_producer_whose_clock_is_ahead_waits_for_nothing() -> None:
     assert 1 == found["job_delay_seconds_bucket", "0.01", "mail.send"]
 
 
-@pytest.mark.parametrize(
-    ("wrong_by", "age", "delay"),
-    [(0, 20.0, 20), (0.6, 20.0, 20.6), (600, 20.0, 21), (-600, 20.0, 19), (-600, 0.0, 0), (86_400, 0.0, 1)],
-)
-def test_no_wrong_clock_makes_a_delay_longer_or_shorter_than_the_brokers_says(
-    wrong_by: float, age: float, delay: float
-) -> None:
-    job = Job("j1", "mail.send", enqueued_at=utc_now() - timedelta(seconds=20 + wrong_by))
-    found = told(JobStarted(job=job, queue="mail", attempt=1, age=age))
-    assert delay == pytest.approx(found.get(("job_delay_seconds_sum", "mail.send"), 0), abs=0.4)
-
-
-def test_a_producer_who_does_not_say_when_is_believed_the_brokers_clock() -> None:
-    found = told(JobStarted(job=Job("j1", "mail.send"), queue="mail", attempt=1, age=7.0))
-    assert 7 == found["job_delay_seconds_sum", "mail.send"]
-
-
 def test_a_task_that_is_not_the_apps_gets_no_label() -> None:
     metrics = Metrics(("mail.send",))
     for number in range(1000):

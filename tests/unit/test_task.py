@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Task
 from qworker.brokers.base import MAX_TTL
 from qworker.errors import InvalidQueueName
-from qworker.task import Call, Sending, decode_state, encode_state, poison_queue_of
+from qworker.task import Call, Sending, poison_queue_of
 
 
 class Outbox:
@@ -235,35 +234,6 @@ def test_a_queue_leaves_room_for_its_poison_queue(outbox: Outbox) -> None:
     assert 63 == len(poison_queue_of(Task(plain, outbox, name="t", queue=longest).queue))
     with pytest.raises(InvalidQueueName):
         Task(plain, outbox, name="t", queue=longest + "q")
-
-
-class Progress(BaseModel):
-    page: int
-    seen: set[datetime] = set()
-
-
-def test_a_state_is_any_json_value(outbox: Outbox) -> None:
-    task = Task(plain, outbox, name="t")
-    for state in (None, 3, "x", [1, {"a": None}]):
-        assert state == decode_state(task, encode_state(task, state))
-    for wrong in (object(), "\ud800", {"x": print}, float("nan"), [float("inf")]):
-        with pytest.raises(InvalidArguments, match="t: a state that can't be saved as JSON") as caught:
-            encode_state(task, wrong)
-        assert "\n" not in str(caught.value)
-
-
-def test_a_state_is_what_its_task_says(outbox: Outbox) -> None:
-    task = Task(plain, outbox, name="t", state=Progress)
-    moment = datetime(2027, 1, 1, tzinfo=UTC)
-    state = Progress(page=3, seen={moment})
-    assert {"page": 3, "seen": ["2027-01-01T00:00:00Z"]} == encode_state(task, state)
-    assert state == decode_state(task, encode_state(task, state))
-    assert decode_state(task, None) is None
-    with pytest.raises(InvalidArguments, match="a state that can't be saved"):
-        encode_state(task, {"page": "s3cret"})
-    with pytest.raises(InvalidArguments, match="t: its saved state doesn't fit: 1 problems") as caught:
-        decode_state(task, {"page": "s3cret"})
-    assert "s3cret" not in str(caught.value)
 
 
 def a_generator() -> Any:

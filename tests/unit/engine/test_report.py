@@ -55,7 +55,7 @@ def attempt(number: int = 2) -> Attempt:
     ("action", "outcome", "event"),
     [
         (Delete(), Succeeded(), JobSucceeded(job=JOB, queue="mail", attempt=2, seconds=0.0)),
-        (Delete(), Expired(), JobExpired(job=JOB, queue="mail", attempt=2, age=0.0)),
+        (Delete(), Expired(), JobExpired(job=JOB, queue="mail", attempt=2)),
         *(
             (
                 Poison(WHY),
