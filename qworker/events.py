@@ -293,6 +293,15 @@ class HealthServed:
     """Whether there are any: what they take may not be installed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueUnused:
+    """A queue is to be polled that no task of the app uses: its name may be misspelt."""
+
+    queue: str
+    near: str | None
+    """The queue of the app's tasks that is spelt nearly the same."""
+
+
 JobEvent = (
     JobStarted
     | JobSucceeded
@@ -324,5 +333,6 @@ Event = (
     | ProcessDied
     | Reloading
     | HealthServed
+    | QueueUnused
 )
 Listener = Callable[[Event], None]

@@ -137,7 +137,13 @@ def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of 
         case events.LoopBlocked():
             job = {"task": event.job.task, "job": event.job.id} if event.job else {}
             return "warning", "loop.blocked", {**job, "at": event.where, "seconds": _rounded(event.seconds)}
-        case events.PollFailed() | events.PollRecovered() | events.RightMissing() | events.RenewalFailed():
+        case (
+            events.PollFailed()
+            | events.PollRecovered()
+            | events.RightMissing()
+            | events.RenewalFailed()
+            | events.QueueUnused()
+        ):
             level, name, fields = _queue_line(event)
             return level, name, {"queue": event.queue} | fields
         case events.QueueThrottled():
@@ -162,7 +168,7 @@ def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of 
 
 
 def _queue_line(
-    event: events.PollFailed | events.PollRecovered | events.RightMissing | events.RenewalFailed,
+    event: events.PollFailed | events.PollRecovered | events.RightMissing | events.RenewalFailed | events.QueueUnused,
 ) -> Line:
     match event:
         case events.PollFailed():
@@ -174,6 +180,10 @@ def _queue_line(
         case events.RenewalFailed():
             fields = {"reason": event.reason, "retry_in": f"{event.retry_in:.1f}s", "message": event.message_id}
             return "error" if event.denied else "warning", "renewal.failed", fields
+        case events.QueueUnused():
+            meant = {} if event.near is None else {"meant": event.near}
+            reason = "no task of the app uses it: only using(queue=…) or another program puts jobs there"
+            return "warning", "queue.unused", {**meant, "reason": reason}
         case _:
             assert_never(event)
 
@@ -189,7 +199,7 @@ def _worker_line(event: events.WorkerStarted | events.WorkerStopping | events.Wo
             fields = {"reason": event.reason, "running": event.running, "grace": f"{event.grace:g}s"}
             name = "worker.stopping"
         case events.WorkerStopped():
-            fields = {"succeeded": event.succeeded, "failed": event.failed, "released": event.released}
+            fields = {"succeeded": event.succeeded, "failed_attempts": event.failed, "released": event.released}
             name = "worker.stopped"
         case _:
             assert_never(event)

@@ -1,5 +1,6 @@
 """Settings: command line, then ``QWORKER_*``, then ``[tool.qworker]`` in pyproject.toml, then these defaults."""
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -25,11 +26,19 @@ from qworker.task import check_task_queue
 DEFAULT_FILE: Final = "qworker.db"
 """The broker without any setting: a file in the project's directory."""
 _PREFIX = "QWORKER_"
+_LONGEST: Final = 100 * 365 * 86_400.0
+"""Seconds that clocks, timers and dates of Python's all can count."""
+_HEAVIEST: Final = 1_000_000
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+Loop = Literal["auto", "asyncio", "uvloop"]
+_NEAR: Final = 0.75
+"""How much of two names has to be alike, of 1, for one to be the other misspelt."""
+NOT_SETTINGS: Final = frozenset({"debug", "faultpoint", "report_fd", "supervised"})
+"""Variables that qworker reads elsewhere."""
 
 
 def parse_seconds(option: str, text: str | None) -> float | None:
@@ -46,7 +55,25 @@ def _seconds(value: object) -> object:
         return value
     if not (found := _SPAN.fullmatch(value)):
         raise ValueError(f"{value!r} is not a time span such as 90, 90s, 5m or 1h")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    return _countable(seconds)
+
+
+def _countable(seconds: float) -> float:
+    if seconds > _LONGEST:
+        raise ValueError("a time span can be 100 years at most")
+    return seconds
+
+
+def _lower(value: object) -> object:
+    """Take a word in capitals as what it is in small letters."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _level(value: object) -> object:
+    """Take what logging calls its levels: INFO, WARN."""
+    word = _lower(value)
+    return "warning" if word == "warn" else word
 
 
 def _queues(value: object) -> object:
@@ -60,7 +87,7 @@ def _queues(value: object) -> object:
 
 def _weighted(part: str) -> tuple[str, int]:
     name, colon, weight = part.partition(":")
-    if colon and not weight.isdecimal():
+    if colon and not (weight.isdecimal() and len(weight) <= len(str(_HEAVIEST))):
         raise ValueError(f"{part!r} is not NAME or NAME:WEIGHT")
     return name.strip(), int(weight or 1)
 
@@ -71,12 +98,13 @@ def _checked_queues(queues: dict[str, int]) -> dict[str, int]:
             check_task_queue(name)
         except InvalidQueueName as error:
             raise ValueError(str(error)) from None
-        if weight < 1:
-            raise ValueError(f"the weight of queue {name!r} must be at least 1")
+        if not 1 <= weight <= _HEAVIEST:
+            raise ValueError(f"the weight of queue {name!r} must be at least 1 and at most {_HEAVIEST:,}")
     return queues
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(allow_inf_nan=False)]
+TimerSeconds = Annotated[Seconds, AfterValidator(_countable)]
 WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
 Queues = Annotated[dict[str, int], NoDecode, BeforeValidator(_queues), AfterValidator(_checked_queues)]
 
@@ -99,7 +127,7 @@ class Settings(BaseSettings):
     """What to run: a module with tasks, "tasks", or with the App in it, "pkg.mod:app"."""
     broker: str | None = Field(default=None, repr=False)
     """Where the queues are: sqlite:///FILE, azure://ACCOUNT, https://…, or a connection string."""
-    encoding: Encoding = "text"
+    encoding: Annotated[Encoding, BeforeValidator(_lower)] = "text"
     """How bodies are sent: "text", or "base64" as Azure Functions expects."""
     queues: Queues = {}
     """The queues to poll with their weights, "mail:3,default"; empty: those of the app's tasks."""
@@ -109,10 +137,10 @@ class Settings(BaseSettings):
     """Worker processes."""
     tracing: bool = False
     """Make OpenTelemetry spans of enqueueing and running."""
-    log_level: LogLevel = "info"
-    log_format: LogFormat = "auto"
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "info"
+    log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
     """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""
-    loop: Literal["auto", "asyncio", "uvloop"] = "auto"
+    loop: Annotated[Loop, BeforeValidator(_lower)] = "auto"
     """What runs handlers: asyncio's own event loop, uvloop's, or "auto": uvloop's where it is installed."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """The port for probes and metrics: /live, /ready, /metrics; 0: any that is free. None: nothing is served."""
@@ -124,11 +152,11 @@ class Settings(BaseSettings):
     """Exit after so many jobs a process; with several processes, a new one takes its place."""
     lease: WholeSeconds = Field(default=60, ge=2, le=MAX_VISIBILITY)
     """Seconds that a message stays invisible to others after a worker died; renewed while it lives."""
-    grace: Seconds = Field(default=25, ge=0)
+    grace: TimerSeconds = Field(default=25, ge=0)
     """Seconds that running jobs may take to end when the worker is told to stop."""
-    poll_min: Seconds | None = Field(default=None, gt=0)
+    poll_min: TimerSeconds | None = Field(default=None, gt=0)
     """Seconds between polls of a queue that had messages a moment ago; by default a twentieth of poll_max."""
-    poll_max: Seconds | None = Field(default=None, gt=0)
+    poll_max: TimerSeconds | None = Field(default=None, gt=0)
     """Seconds between polls of an idle queue; by default the broker's: 2 on Azure, 0.5 on SQLite."""
 
     _start: Path | None = PrivateAttr(default_factory=here)
@@ -152,6 +180,7 @@ class Settings(BaseSettings):
 
         The project is looked for in *start*, by default the current directory, and above.
         """
+        _refuse_misspelt_variables()
         wanted = {name: value for name, value in (given or {}).items() if value is not None}
         start = here() if start is None else start
         project = settings_of(start)
@@ -177,6 +206,24 @@ class Settings(BaseSettings):
         if self._start is None:
             raise ConfigurationError("which broker? The current directory was deleted, and QWORKER_BROKER names none")
         return anchored(f"sqlite:///{DEFAULT_FILE}", root_of(self._start))
+
+
+def ignored_variables() -> list[str]:
+    """Return the variables that look like settings and are none: somebody else's, such as what Kubernetes sets."""
+    known = {*Settings.model_fields, *NOT_SETTINGS}
+    return sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(_PREFIX) and name.lower().removeprefix(_PREFIX.lower()) not in known
+    )
+
+
+def _refuse_misspelt_variables() -> None:
+    """Raise ConfigurationError for a variable whose name is nearly that of a setting."""
+    for variable in ignored_variables():
+        name = variable.lower().removeprefix(_PREFIX.lower())
+        if near := difflib.get_close_matches(name, Settings.model_fields, 1, _NEAR):
+            raise ConfigurationError(f"{variable}: no such setting: is {_PREFIX}{near[0].upper()} meant?")
 
 
 def _values_of(project: Table | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from qworker.app import App
 from qworker.cli.job_lines import BadLine, Batch, Group, Options
 from qworker.cli.line_numbers import LineNumbers
-from qworker.cli.lines import Line
+from qworker.cli.lines import EndlessLine, Line
 from qworker.cli.stopping import Stopped, Stopping
 from qworker.engine.exits import BAD_INPUT, FAILED, UNUSABLE
 from qworker.errors import BrokerUnusable, EnqueueUncertain, PartlyEnqueued, QworkerError
@@ -19,11 +19,15 @@ BATCH: Final = 1000
 _BATCH_BYTES: Final = 8 << 20
 
 
+class Unreported(Exception):
+    """A bad line that nobody could be told of."""
+
+
 class View(Protocol):
     """Where a user sees how it goes."""
 
     def bad_line(self, number: int, problem: str) -> None:
-        """Show what is wrong with a line."""
+        """Show what is wrong with a line. Raises Unreported."""
 
     def enqueued(self, jobs: int) -> None:
         """Show how many jobs are enqueued by now."""
@@ -68,8 +72,10 @@ class Bulk:
         except KeyboardInterrupt:
             number = self.stopping.asked or signal.SIGINT
             raise self._stopped("interrupted", 128 + number) from None
-        except BrokenPipeError:  # of standard error: where nobody reads what is wrong, nothing more is done
+        except Unreported:  # where nobody reads what is wrong, nothing more is done
             raise self._stopped("nobody reads the reports of bad lines", FAILED) from None
+        except EndlessLine as error:
+            raise self._stopped(f"{error}: these are no lines of JSON", BAD_INPUT) from None
         except OSError as error:
             raise self._stopped(f"line {self._next} can't be read: {error.strerror}", FAILED) from None
 

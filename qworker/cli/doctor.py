@@ -6,7 +6,8 @@ import typer
 
 from qworker.cli.asking import ask, shared_broker
 from qworker.cli.options import AppOption, BrokerOption, JsonOption
-from qworker.cli.tables import NONE, Column, counted, print_json, print_table, say
+from qworker.cli.pipes import say
+from qworker.cli.tables import NONE, Column, counted, print_json, print_table
 from qworker.engine.exits import FAILED
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """qworker enqueue: one job from the command line, or many from lines."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -90,7 +89,7 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
             producer = found.get_task(task or "").using(queue=queue, delay=seconds[0], ttl=seconds[1])
             job = producer.make(positional, named)
             producer.send([job])
-            typer.echo(job.id)
+            tell(job.id)
         else:
             from qworker.cli.job_lines import Options  # noqa: PLC0415 — the same
 
@@ -116,7 +115,7 @@ def _enqueue_lines(  # noqa: PLR0913 — what the command was told
     with stopping, view_of(source) as view:
         bulk = Bulk(app, view, stopping, defaults, start, skipped, strict)
         bulk.run(source)
-    tell(bulk.counted(), sys.stdout, sys.stderr)
+    tell(bulk.counted())
     if bulk.bad_lines:
         raise typer.Exit(BAD_INPUT)
 

@@ -1,5 +1,6 @@
 """What a user sees while many jobs are enqueued: bad lines, and on a terminal a bar, all on standard error."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,16 +8,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from qworker.cli.bulk import View
+from qworker.cli.bulk import Unreported, View
+from qworker.cli.hiding import without_secrets
 from qworker.cli.lines import LineSource
-from qworker.cli.tables import printable, say
+from qworker.cli.pipes import say
+from qworker.escaping import printable
+from qworker.streams import forgiving
 
 
 class _Lines:
     """Bad lines only, for a pipe or a file."""
 
     def bad_line(self, number: int, problem: str) -> None:
-        say(_report(number, problem))
+        if not say(_report(number, problem)):
+            raise Unreported
 
     def enqueued(self, jobs: int) -> None:
         """Show nothing: what is written would stay."""
@@ -41,7 +46,7 @@ class _Bar:
 @contextmanager
 def view_of(source: LineSource) -> Iterator[View]:
     """Show it as long as the ``with`` block."""
-    console = Console(stderr=True)
+    console = Console(file=forgiving(sys.stderr))
     if not console.is_terminal or console.is_dumb_terminal:
         yield _Lines()
         return
@@ -56,4 +61,4 @@ def view_of(source: LineSource) -> Iterator[View]:
 
 
 def _report(number: int, problem: str) -> str:
-    return printable(f"qworker: line {number}: {' '.join(problem.split())}")
+    return printable(without_secrets(f"qworker: line {number}: {' '.join(problem.split())}"))

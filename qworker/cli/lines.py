@@ -14,6 +14,8 @@ from qworker.errors import ConfigurationError
 
 MAX_LINE: Final = 1 << 20
 """Bytes. What fits into a message is shorter, however its JSON is written."""
+ENDLESS: Final = 64 << 20
+"""Bytes after which a line that has not ended is taken for one that never will."""
 _CHUNK: Final = 1 << 16
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -30,6 +32,10 @@ class Line:
     """Whether it was ended, which the last of a file need not be."""
 
 
+class EndlessLine(Exception):
+    """What is read has no lines."""
+
+
 class LineSource:
     """What lines are read from; *waits* surrounds each wait for more of them."""
 
@@ -43,12 +49,23 @@ class LineSource:
     def open(cls, path: str, waits: Callable[[], AbstractContextManager[None]] = nullcontext) -> Self:
         """Open a file, or standard input for "-". Raises ConfigurationError."""
         if path == "-":
-            return cls(sys.stdin.fileno(), "standard input", waits)
+            return cls._of(sys.stdin.fileno(), "standard input", waits)
         try:
             with Path(path).open("rb", buffering=0) as file:
-                return cls(os.dup(file.fileno()), path, waits)
+                return cls._of(os.dup(file.fileno()), path, waits)
         except OSError as error:
             raise ConfigurationError(f"--from: {path}: {error.strerror}") from None
+        except ValueError:  # a NUL, or half of a character
+            raise ConfigurationError(f"--from: {path!r} can't be a file's name") from None
+
+    @classmethod
+    def _of(cls, file: int, name: str, waits: Callable[[], AbstractContextManager[None]]) -> Self:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise ConfigurationError(f"--from: {name}: Is a directory")
+        if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not os.isatty(file) and not _is_null(file):
+            raise ConfigurationError(f"--from: {name} is a device, whose lines may have no end: name a file or a pipe")
+        return cls(file, name, waits)
 
     @property
     def size(self) -> int | None:
@@ -57,8 +74,8 @@ class LineSource:
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def __iter__(self) -> Iterator[Line | None]:
-        """Yield the lines, and None where the next would have to be waited for. Raises OSError."""
-        number, rest, too_long = 1, b"", False
+        """Yield the lines, and None where the next would have to be waited for. Raises OSError and EndlessLine."""
+        number, rest, too_long, begun_at = 1, b"", False, 0
         while True:
             if not _is_ready(self._file):
                 yield None
@@ -70,9 +87,11 @@ class LineSource:
             *ended, rest = (rest + chunk).split(b"\n")
             for data in ended:
                 yield _line(number, data, too_long=too_long)
-                number, too_long = number + 1, False
+                number, too_long, begun_at = number + 1, False, self.bytes_read
             if len(rest) > MAX_LINE:
                 rest, too_long = b"", True
+            if self.bytes_read - begun_at > ENDLESS:
+                raise EndlessLine(f"line {number} has not ended after {ENDLESS:,} bytes")
         if rest or too_long:
             yield _line(number, rest, too_long=too_long, whole=False)
 
@@ -86,3 +105,11 @@ def _line(number: int, data: bytes, *, too_long: bool, whole: bool = True) -> Li
 def _is_ready(file: int) -> bool:
     """Say whether a read would return at once; one of a regular file always does."""
     return bool(select.select([file], [], [], 0)[0])
+
+
+def _is_null(file: int) -> bool:
+    """Say whether it is the null device, which ends at once."""
+    try:
+        return os.path.samestat(os.fstat(file), Path(os.devnull).stat())
+    except OSError:
+        return False

@@ -2,15 +2,19 @@
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from qworker.errors import ConfigurationError
 from qworker.import_path import admit
+from qworker.project import here
+
+_DOTTED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+"""Names with dots between them, of which each could be a variable's."""
 
 if TYPE_CHECKING:
     from qworker.app import App
@@ -76,31 +80,36 @@ def _named_app(module: ModuleType, name: str) -> "App":
 
 
 def _import(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    admit(here)
+    folder = here()
+    if folder is not None:
+        admit(str(folder))
     if name.endswith(".py") or os.sep in name:
         module = name.removesuffix(".py").strip("./").replace(os.sep, ".")
-        raise ConfigurationError(f"{name!r} is a file's name; use the module's: {module}")
-    if (top := name.partition(".")[0]) in sys.stdlib_module_names and Path(here, top + ".py").exists():
+        hint = f"; use the module's: {module}" if _DOTTED.fullmatch(module) else ""
+        raise ConfigurationError(f"{name!r} is a file's name{hint}")
+    if not _DOTTED.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is not a module's name, as in tasks or pkg.mod")
+    top = name.partition(".")[0]
+    if folder is not None and top in sys.stdlib_module_names and (folder / f"{top}.py").exists():
         raise ConfigurationError(f"{top!r} is a module of Python's standard library: rename {top}.py")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise ConfigurationError(f"no module {name!r} in {here} or on Python's path") from None
+            place = f"in {folder} or on Python's path" if folder else "on Python's path, and the directory was deleted"
+            raise ConfigurationError(f"no module {name!r} {place}") from None
         _broken(name, error)
-    except ConfigurationError:
+    except (ConfigurationError, KeyboardInterrupt):
         raise
-    except (TypeError, ValueError) as error:
-        if not name.strip(".") or name.startswith("."):
-            raise ConfigurationError(f"{name!r} is not a module's name") from None
-        _broken(name, error)
-    except Exception as error:  # noqa: BLE001 — a module may do anything when it is imported
+    except BaseException as error:  # noqa: BLE001 — a module may do anything when it is imported, even exit
         _broken(name, error)
 
 
-def _broken(name: str, error: Exception) -> NoReturn:
-    text = str(error)
+def _broken(name: str, error: BaseException) -> NoReturn:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 — its class is somebody's own
+        text = "its text can't be made"
     if isinstance(error, SyntaxError):
         text, where = error.msg, f"{error.filename}:{error.lineno}"
     else:

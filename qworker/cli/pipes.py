@@ -1,15 +1,48 @@
-"""What is said to whoever still listens: a pipe may have been closed at its other end."""
+"""Prints for people and scripts, whoever still reads: a stream may be full, or a pipe closed at its other end."""
 
-import os
+import sys
 from typing import TextIO
+
+from qworker.escaping import printable
+from qworker.streams import flush_or_drop
+
+
+def print_text(text: str) -> None:
+    """Print what a command was asked to show. Raises OSError if standard output doesn't take it."""
+    try:
+        sys.stdout.write(_encodable(text, sys.stdout))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def tell(line: str, *streams: TextIO) -> None:
-    """Print a line to the first of these streams that is still read; if none is, nobody can be told."""
-    for stream in streams:
-        try:
-            print(line, file=stream, flush=True)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python would try again when it ends
-        else:
+    """Print to the first of these streams that takes it what a command has done; if none does, nobody can be told.
+
+    Without any: to standard output, else standard error.
+    """
+    for stream in streams or (sys.stdout, sys.stderr):
+        if _took(f"{line}\n", stream):
             return
+
+
+def say(text: str) -> bool:
+    """Tell a person something in one line on standard error; return whether it was taken."""
+    return _took(f"{printable(text)}\n", sys.stderr)
+
+
+def _took(text: str, stream: TextIO) -> bool:
+    try:
+        stream.write(_encodable(text, stream))
+    except (OSError, ValueError):  # ValueError: it was closed
+        flush_or_drop(stream)
+        return False
+    return flush_or_drop(stream)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Return a text with what the stream's encoding doesn't have escaped."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

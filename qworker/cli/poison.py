@@ -7,7 +7,8 @@ import typer
 
 from qworker.cli.asking import NotFound, ask, confirm, shared_broker
 from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
-from qworker.cli.tables import counted, print_block, print_json, say
+from qworker.cli.pipes import print_text, say
+from qworker.cli.tables import counted, print_block, print_json
 from qworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what wou
 def show_help_alone(ctx: typer.Context) -> None:
     """Show the help of a group of commands that is called without one."""
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        print_text(f"{ctx.get_help()}\n")
 
 
 @poison.command("list")
@@ -112,7 +113,7 @@ def show(  # noqa: PLR0913 — one parameter an option
         return
     for number, (name, each) in enumerate(copies):
         if number:
-            typer.echo()
+            print_text("\n")
         print_block(views.block(name, each, private=args))
 
 

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import typer
-
 from qworker.cli.asking import Interrupted
+from qworker.cli.pipes import print_text, say, tell
 from qworker.cli.progress import progress_bar
-from qworker.cli.tables import NONE, Column, counted, print_json, print_table, say
+from qworker.cli.tables import NONE, Column, as_json_text, counted, print_json, print_table
 from qworker.given_up import GivenUp
 from qworker.sweep import Progress, Told
 
@@ -54,9 +53,9 @@ class Run:
     def print_end(self, *, as_json: bool) -> None:
         """Print what was done, and say what could not be looked at."""
         if as_json:
-            print_json(self._as_json() | {"ttl_anew": self.progress.ttl_anew})
+            tell(as_json_text(self._as_json() | {"ttl_anew": self.progress.ttl_anew}))
         else:
-            typer.echo(self.done_in_words())
+            tell(self.done_in_words())
         self._say_what_was_hidden()
 
     def print_dry(self, found: "Found", *, as_json: bool) -> None:
@@ -69,7 +68,7 @@ class Run:
             if groups:
                 columns = Column("JOBS", right=True), Column("TASK", gives_way=True), Column("ERROR", gives_way=True)
                 print_table(columns, ((str(jobs), task, error) for (task, error), jobs in groups))
-            typer.echo(f"{counted(self.progress.done, 'job')} would be {self.what}")
+            print_text(f"{counted(self.progress.done, 'job')} would be {self.what}\n")
         self._say_what_was_hidden()
 
     def _as_json(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qworker.streams import forgiving
+
 Told = Callable[[int, int, str], None]
 """Told how many are done, of how many, and what to say of them."""
 
@@ -24,6 +26,6 @@ def progress_bar(title: str) -> Iterator[Told]:
         TextColumn("{task.fields[said]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=forgiving(sys.stderr)), transient=True) as bar:
         shown = bar.add_task(title, total=None, said="")
         yield lambda done, total, said: bar.update(shown, completed=done, total=total, said=said)

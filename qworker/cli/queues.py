@@ -9,7 +9,8 @@ import typer
 
 from qworker.cli.asking import ask, confirm, shared_broker
 from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
-from qworker.cli.tables import NONE, Column, counted, iso, print_block, print_json, print_table, say, span
+from qworker.cli.pipes import print_text, say, tell
+from qworker.cli.tables import NONE, Column, as_json_text, counted, iso, print_block, print_json, print_table, span
 from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def create(
     """Create a queue. One that is there already is left as it is."""
     found, _ = shared_broker(app, broker, create=True)
     created = ask(found, lambda: found.create_queue(name))
-    _tell({"queue": name, "created": created}, f"{name} {'created' if created else 'was there'}", as_json=as_json)
+    _tell_done({"queue": name, "created": created}, f"{name} {'created' if created else 'was there'}", as_json=as_json)
 
 
 @queues.command()
@@ -95,7 +96,7 @@ def delete(
     messages = ask(found, lambda: found.queue(name).count())
     confirm(f"Delete the queue {name} with about {counted(messages, 'message')}", yes=yes)
     ask(found, lambda: found.delete_queue(name))
-    _tell({"queue": name, "deleted": True}, f"{name} deleted", as_json=as_json)
+    _tell_done({"queue": name, "deleted": True}, f"{name} deleted", as_json=as_json)
 
 
 @queues.command()
@@ -112,7 +113,7 @@ def clear(
     messages = ask(found, lambda: found.queue(name).count())
     confirm(f"Delete all messages of {name}, about {messages}", yes=yes)
     ask(found, lambda: found.queue(name).clear())
-    _tell({"queue": name, "cleared": True}, f"{name} cleared", as_json=as_json)
+    _tell_done({"queue": name, "cleared": True}, f"{name} cleared", as_json=as_json)
 
 
 @queues.command()
@@ -122,7 +123,10 @@ def count(
     """Print about how many messages a queue has, the invisible ones too."""
     found, _ = shared_broker(app, broker)
     messages = ask(found, lambda: found.queue(name).count())
-    _tell({"queue": name, "messages": messages}, str(messages), as_json=as_json)
+    if as_json:
+        print_json({"queue": name, "messages": messages})
+    else:
+        print_text(f"{messages}\n")
 
 
 @queues.command()
@@ -152,7 +156,7 @@ def peek(  # noqa: PLR0913 — one parameter an option
     if args:
         for number, each in enumerate(shown):
             if number:
-                typer.echo()
+                print_text("\n")
             print_block(each.block(private=True))
     elif shown:
         print_table(COLUMNS, (each.row() for each in shown))
@@ -215,8 +219,5 @@ def _as_json(length: _Length) -> dict[str, Any]:
     }
 
 
-def _tell(told: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(told)
-    else:
-        typer.echo(text)
+def _tell_done(told: dict[str, Any], text: str, *, as_json: bool) -> None:
+    tell(as_json_text(told) if as_json else text)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from qworker.engine.parent import end_with_parent
 from qworker.engine.process_one import leave_process_one
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
+from qworker.streams import flush_or_drop, forgive_output
 
 if TYPE_CHECKING:
     from qworker.app import App
@@ -111,6 +113,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     """
     end_on_signals()
     leave_process_one()
+    forgive_output()
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.cli.load import named_here  # noqa: PLC0415 — the same
     from qworker.settings import Settings  # noqa: PLC0415 — the same
@@ -132,16 +135,23 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.engine.beginning import Beginning  # noqa: PLC0415 — the same
     from qworker.logs import configure  # noqa: PLC0415 — the same
+    from qworker.settings import ignored_variables  # noqa: PLC0415 — the same
 
     supervisor = _supervisor(number)
     configure(settings.log_level, settings.log_format)
     beginning = Beginning.here(settings.app, partial(configure, settings.log_level, settings.log_format))
+    first = number in {None, "0"}
+    if first:
+        for variable in ignored_variables():
+            logging.getLogger("qworker").debug("%s is no setting of qworker's: it is ignored", variable)
     app = load_app(settings.app or "")
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
     if not app.broker.shared:
         logging.getLogger("qworker").warning("%s: only this process can put jobs there", app.broker.label)
+    if first:
+        _warn_of_unused_queues(app, settings)
     loop_factory = _loop_factory(settings)
     watch = _watch_of(app, settings, number)
     gc.freeze()  # what is loaded by now stays: to look at all of it again and again would hold the event loop up
@@ -205,6 +215,17 @@ def _watch_of(app: "App", settings: "Settings", number: str | None) -> "WorkerWa
 
     port = settings.health_port if number is None else None
     return WorkerWatch(app.tasks, settings.lease, port=port, first=number in {None, "0"})
+
+
+def _warn_of_unused_queues(app: "App", settings: "Settings") -> None:
+    from qworker.events import QueueUnused  # noqa: PLC0415 — as above
+    from qworker.logs import EventLog  # noqa: PLC0415 — as above
+
+    log = EventLog(settings.log_level)
+    used = {task.queue for task in app.tasks.values()}
+    for name in settings.queues:
+        if name not in used:
+            log(QueueUnused(queue=name, near=next(iter(get_close_matches(name, used, 1)), None)))
 
 
 async def _run_worker(
@@ -280,8 +301,8 @@ def _leave_stuck_threads(code: int) -> None:
     from qworker.engine.threads import is_any_stuck  # noqa: PLC0415 — the worker has imported it
 
     if is_any_stuck():
-        sys.stderr.flush()
-        sys.stdout.flush()
+        flush_or_drop(sys.stderr)
+        flush_or_drop(sys.stdout)
         os._exit(code)
 
 

@@ -12,8 +12,10 @@ from qworker.errors import ConfigurationError
 
 _WITHIN: Final = 3.0
 """Seconds in which a worker has to answer."""
-_LARGEST: Final = 16 << 20
-"""Bytes of an answer that are read."""
+_LARGEST: Final = 4 << 20
+"""Bytes of an answer that are read; a worker with a thousand tasks says 2 MiB."""
+_OF_A_REFUSAL: Final = 4_096
+"""Bytes of an answer without metrics that are read."""
 _LONGEST_REASON: Final = 200
 """Characters of an answer without metrics."""
 _OK: Final = 200
@@ -45,20 +47,40 @@ class Endpoint:
     async def scrape(self, session: aiohttp.ClientSession) -> Scrape | str:
         """Return what its metrics say, or why they say nothing."""
         try:
-            async with session.get(self._url, timeout=aiohttp.ClientTimeout(_WITHIN)) as answer:
-                body = await answer.content.read(_LARGEST) if answer.status != _OK else await _all_of(answer)
-            text = body.decode()
-            if answer.status != _OK:
-                return f"answers {answer.status}: {text.partition(chr(10))[0][:_LONGEST_REASON]}".rstrip(": ")
-            return read(text)
+            status, body = await self._ask(session)
         except TimeoutError:
             return f"no answer within {_WITHIN:g} s"
         except aiohttp.ClientConnectorError as error:
             return f"can't be reached: {error.strerror or type(error.os_error).__name__}"
-        except aiohttp.ClientError as error:
+        except _TooLong:
+            return f"its answer has more than {_LARGEST >> 20} MiB"
+        except Exception as error:  # noqa: BLE001 — whatever it is, the other sources are still shown
             return f"can't be asked: {type(error).__name__}"
-        except ValueError:
-            return "its answer is no text of Prometheus's"
+        return _understood(body) if status == _OK else _refusal(status, body)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> tuple[int, bytes]:
+        """Ask this address, and no other that it may name."""
+        timeout, headers = aiohttp.ClientTimeout(_WITHIN), {"Accept": "text/plain", "Accept-Encoding": "identity"}
+        async with session.get(self._url, timeout=timeout, headers=headers, allow_redirects=False) as answer:
+            if answer.status != _OK:
+                return answer.status, await answer.content.read(_OF_A_REFUSAL)
+            return answer.status, await _all_of(answer)
+
+
+def _refusal(status: int, body: bytes) -> str:
+    first, _, _ = body.decode(errors="replace").partition("\n")
+    return f"answers {status}: {first[:_LONGEST_REASON]}".rstrip(": ")
+
+
+def _understood(body: bytes) -> Scrape | str:
+    try:
+        return read(body.decode())
+    except Exception:  # noqa: BLE001 — the parser raises what it pleases for what is no such text
+        return "its answer is no text of Prometheus's"
+
+
+class _TooLong(Exception):
+    """An answer that nobody reads to its end."""
 
 
 async def _all_of(answer: aiohttp.ClientResponse) -> bytes:
@@ -66,7 +88,7 @@ async def _all_of(answer: aiohttp.ClientResponse) -> bytes:
     async for chunk in answer.content.iter_any():
         body += chunk
         if len(body) > _LARGEST:
-            raise ValueError("an answer that is too long")
+            raise _TooLong
     return bytes(body)
 
 

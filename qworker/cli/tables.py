@@ -1,14 +1,14 @@
 """What commands print: tables and blocks for people, JSON for scripts, ages, and texts that others wrote."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, Union
+from typing import TYPE_CHECKING, Any, Final, Literal, Union
 
-import typer
+from qworker.cli.pipes import print_text
+from qworker.escaping import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +22,6 @@ NONE: Final = "-"
 """What stands in a table where there is nothing to say; a script finds as many columns in each line."""
 _ENDLESS: Final = 1_000_000
 """Columns of a pipe: what reads it wants all."""
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
@@ -51,7 +50,7 @@ def print_whole(what: "RenderableType") -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ENDLESS, highlight=False)
     with console.capture() as captured:
         console.print(what)
-    _write(sys.stdout, "".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))
+    print_text("".join(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n")))
 
 
 def make_table(columns: Sequence[Column], rows: "Iterable[Sequence[Cell]]") -> "Table":
@@ -82,24 +81,19 @@ def print_block(fields: Mapping[str, str]) -> None:
     for name, text in fields.items():
         lines = [printable(line) for line in text.rstrip("\n").split("\n")]
         if len(lines) == 1:
-            _write(sys.stdout, f"{name:<{width}}  {lines[0]}".rstrip() + "\n")
+            print_text(f"{name:<{width}}  {lines[0]}".rstrip() + "\n")
         else:
-            _write(sys.stdout, "".join(f"{line}\n" for line in (name, *(f"    {line}" for line in lines))))
+            print_text("".join(f"{line}\n" for line in (name, *(f"    {line}" for line in lines))))
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, in ASCII: no terminal and no locale can spoil it."""
-    _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+    """Print a value as JSON."""
+    print_text(as_json_text(value) + "\n")
 
 
-def say(text: str) -> None:
-    """Tell a person something, beside what the command prints: on standard error, in one line."""
-    _write(sys.stderr, f"{printable(text)}\n")
-
-
-def printable(text: str) -> str:
-    """Return a text in one line, free of what a terminal would obey, whoever wrote it."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+def as_json_text(value: Any) -> str:
+    """Return a value as JSON, in ASCII: no terminal and no locale can spoil it."""
+    return json.dumps(value, indent=2)
 
 
 def counted(count: int, what: str) -> str:
@@ -124,9 +118,3 @@ def age(moment: datetime | None, now: datetime) -> str:
 def iso(moment: datetime | None) -> str | None:
     """Return a moment as JSON has it, "2026-11-23T05:00:00.000Z"."""
     return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write text, escaping what the stream's encoding doesn't have."""
-    encoding = stream.encoding or "utf-8"
-    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, nl=False)

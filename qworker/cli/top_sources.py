@@ -36,7 +36,7 @@ class Sources:
 
     async def look(self) -> Look:
         """Ask all of them at the same time."""
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
             scraping = asyncio.gather(*(endpoint.scrape(session) for endpoint in self._endpoints))
             (queues, problem), scrapes = await asyncio.gather(self._see_queues(), scraping)
         found = {endpoint.name: scrape for endpoint, scrape in zip(self._endpoints, scrapes, strict=True)}

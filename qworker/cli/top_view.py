@@ -8,8 +8,10 @@ from typing import Final
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from qworker.cli.tables import NONE, Cell, Column, make_table, printable, span
+from qworker.cli.hiding import without_secrets
+from qworker.cli.tables import NONE, Cell, Column, make_table, span
 from qworker.cli.top_model import FailureRow, Picture, QueueRow, Scrape, TaskRow
+from qworker.escaping import printable
 
 _BAD, _DOUBTFUL, _QUIET = "bold red", "yellow", "dim"
 _QUEUES: Final = (
@@ -62,7 +64,7 @@ class View:
             return
         sections = [section for section in self._sections(self.picture) if section.rows]
         told = ((self.picture.problems, _BAD), (self.picture.notes, _QUIET))
-        notes = [Text(printable(note), style=style) for some, style in told for note in some]
+        notes = [Text(printable(without_secrets(note)), style=style) for some, style in told for note in some]
         shown = [len(section.rows) for section in sections]
         if self.height is not None:
             notes = _cut(notes, self.height // _OF_NOTES, console, options)

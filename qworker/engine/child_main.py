@@ -14,10 +14,13 @@ from qworker.engine.child_wire import Saved, pack, unpack
 from qworker.engine.forks import end_if_forked_from
 from qworker.engine.parent import end_with_parent
 from qworker.outcome import Failed, Failure, Outcome
+from qworker.streams import forgive_output, open_standard_streams
 
 
 def main() -> None:
     """Be a child: run what comes through the pipe until it ends. Its command line says who and what its worker is."""
+    open_standard_streams()
+    forgive_output()
     parent, pipe_fd, alive_fd = map(int, sys.argv[1:])
     end_with_parent(signal.SIGKILL, parent=parent)
     # Ctrl-C in a terminal reaches every process of its group, and a service manager's SIGTERM every process of the

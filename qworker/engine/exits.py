@@ -11,6 +11,10 @@ NOT_FOUND: Final = 66
 """No such queue, or no such job in it. EX_NOINPUT of sysexits.h."""
 INTERRUPTED: Final = 130
 """As a shell says it of what SIGINT has ended."""
+UNREAD: Final = 141
+"""As a shell says it of what SIGPIPE has ended: nobody reads what a command was asked to show."""
+BUG: Final = 70
+"""A fault of qworker's own. EX_SOFTWARE of sysexits.h."""
 UNUSABLE: Final = 78
 """EX_CONFIG of sysexits.h."""
 NOTHING_TO_POLL: Final = 69

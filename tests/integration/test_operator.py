@@ -387,7 +387,7 @@ def test_a_pipe_that_is_closed_ends_it_quietly(sqlite_stage: Stage) -> None:
         check=False,
     )
     os.close(writer)
-    assert (1, "") == (listing.returncode, listing.stderr)
+    assert (141, "") == (listing.returncode, listing.stderr)
 
 
 def test_a_bar_is_for_terminals_only(sqlite_stage: Stage) -> None:

@@ -179,7 +179,17 @@ LINES = [
         events.WorkerStopped(worker="host:1", succeeded=1, failed=2, released=3),
         "info",
         "worker.stopped",
-        {"succeeded": 1, "failed": 2, "released": 3, "worker": "host:1"},
+        {"succeeded": 1, "failed_attempts": 2, "released": 3, "worker": "host:1"},
+    ),
+    (
+        events.QueueUnused(queue="mial", near="mail"),
+        "warning",
+        "queue.unused",
+        {
+            "queue": "mial",
+            "meant": "mail",
+            "reason": "no task of the app uses it: only using(queue=…) or another program puts jobs there",
+        },
     ),
     (
         events.SupervisorStarted(processes=2, reload=False),

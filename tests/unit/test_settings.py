@@ -2,9 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qworker.errors import ConfigurationError
-from qworker.settings import Settings, parse_seconds
+from qworker.settings import Settings, ignored_variables, parse_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +115,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("lease", "2.5s", "must be a valid integer, got a number with a fractional part"),
     ("lease", "soon", "'soon' is not a time span such as 90, 90s, 5m or 1h"),
     ("grace", "-1", "'-1' is not a time span such as 90, 90s, 5m or 1h"),
-    ("grace", "9" * 400, "must be a finite number"),
+    ("grace", "9" * 400, "a time span can be 100 years at most"),
     ("poll_max", 0, "must be greater than 0"),
     ("max_jobs", 0, "must be greater than or equal to 1"),
     ("health_port", 65_536, "must be less than or equal to 65535"),
@@ -185,3 +187,56 @@ def test_the_broker_is_found_and_never_shown(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(ConfigurationError) as caught:
         Settings.load({"broker": ["s3cret"]})
     assert "s3cret" not in str(caught.value)
+
+
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error"}
+
+
+@given(st.data(), st.sampled_from([*LEVELS]), st.sampled_from(["option", "variable", "file"]))
+def test_a_level_is_understood_however_it_is_written(data: st.DataObject, level: str, way: str) -> None:
+    written = "".join(data.draw(st.sampled_from([each, each.upper()])) for each in level)
+    assert LEVELS[level] == loaded("log_level", written, way).log_level
+
+
+@pytest.mark.parametrize("way", ["option", "variable", "file"])
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [("log_format", "JSON", "json"), ("loop", "AsyncIO", "asyncio"), ("encoding", "Base64", "base64")],
+)
+def test_a_word_in_capitals_is_the_same_word(name: str, written: str, meant: str, way: str) -> None:
+    assert meant == getattr(loaded(name, written, way), name)
+
+
+def loaded(name: str, value: str, way: str) -> Settings:
+    """Load a setting that is given in one of the three ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "variable":
+            patch.setenv(f"QWORKER_{name.upper()}", value)
+        write_toml(f"[tool.qworker]\n{name} = '{value}'\n" if way == "file" else "")
+        return Settings.load({name: value} if way == "option" else {})
+
+
+@given(st.sampled_from(sorted(Settings.model_fields)), st.data())
+def test_a_misspelt_variable_is_refused_and_the_setting_is_named(name: str, data: st.DataObject) -> None:
+    """With one character left out, doubled, or changed."""
+    at = data.draw(st.integers(0, len(name) - 1))
+    written = name[:at] + data.draw(st.sampled_from(["", name[at] * 2, "x"])) + name[at + 1 :]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"QWORKER_{written.upper()}", "1")
+        if written in Settings.model_fields or len(name) < 4:  # of "app" too little is left to know it by
+            return
+        with pytest.raises(
+            ConfigurationError, match=rf"^QWORKER_{written.upper()}: no such setting: is QWORKER_\w+ meant\?$"
+        ):
+            Settings.load()
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "HOME", "DEBUG"],
+)
+def test_a_variable_of_somebody_else_is_no_mistake(theirs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets most of these for a service named qworker."""
+    monkeypatch.setenv(f"QWORKER_{theirs}", "tcp://10.0.0.1:80")
+    assert 16 == Settings.load().concurrency
+    assert ([] if theirs == "DEBUG" else [f"QWORKER_{theirs}"]) == ignored_variables()

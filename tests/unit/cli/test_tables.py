@@ -5,6 +5,7 @@ from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 
+from qworker.cli.pipes import say
 from qworker.cli.tables import (
     Column,
     age,
@@ -13,10 +14,9 @@ from qworker.cli.tables import (
     print_block,
     print_json,
     print_table,
-    printable,
-    say,
     span,
 )
+from qworker.escaping import printable
 
 COLUMNS = [Column("ID"), Column("TASK", gives_way=True), Column("N", right=True), Column("ERROR", gives_way=True)]
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
