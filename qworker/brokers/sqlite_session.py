@@ -53,6 +53,8 @@ _ODD: Final = (ValueError, OverflowError)
 """What a text that is no receipt can raise, before SQLite has begun."""
 _STEP: Final = 500
 """Milliseconds by which the wall clock may be off the monotonic one without having been set."""
+_BEHIND: Final = 600_000
+"""Milliseconds by which no two machines that share a file would differ: a wall clock so far behind is not set yet."""
 _STEADY: Final = 0.05
 _LAST_MOMENT: Final = 253_402_300_799_000
 """The end of the year 9999, in milliseconds."""
@@ -221,9 +223,19 @@ class Session:
         if set_forward_by is None:
             self.connection.execute("DELETE FROM clock")
             self.connection.execute("INSERT INTO clock (machine, ahead) VALUES (?, ?)", (_MACHINE, self._ahead))
+            self._meet_clock()
         elif abs(set_forward_by) > _STEP:
             self.connection.execute("UPDATE clock SET ahead = ? WHERE machine = ?", (self._ahead, _MACHINE))
             self.connection.execute(SHIFT, {"by": set_forward_by})
+
+    def _meet_clock(self) -> None:
+        """Move all moments to a wall clock that is behind them after a start of the machine, which will set it later.
+
+        Else that would move them by years into the future, where they were right before.
+        """
+        newest = self.connection.execute("SELECT inserted_at FROM messages ORDER BY seq DESC LIMIT 1").fetchone()
+        if newest is not None and self.now + _BEHIND < newest[0] <= _LAST_MOMENT:
+            self.connection.execute(SHIFT, {"by": self.now - newest[0]})
 
     def _set_forward_by(self) -> int | None:
         row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()

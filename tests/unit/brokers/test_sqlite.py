@@ -523,6 +523,25 @@ class TestWallClock:
         clock.advance(2)
         assert 2 == len(await queue.peek(2))
 
+    @pytest.mark.parametrize("behind", [30 * 60, 56 * 365 * 86_400])
+    async def test_a_machine_that_starts_without_the_time_loses_nothing(
+        self, queue: SqliteQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, behind: int
+    ) -> None:
+        """Its clock is set once it has a network: until then, it is where it was last, or in 1970."""
+        clock.advance(100)
+        await queue.put("old")
+        await queue.put("later", delay=60)
+        monkeypatch.setattr(sqlite_session, "_MACHINE", "rebooted")
+        clock.step(-behind)
+        await queue.put("new")
+        assert {"old", "new"} == {message.body for message in await queue.get(5, visibility=90)}
+        clock.step(behind + 3600)
+        assert [] == await queue.get(5, visibility=90), "their leases have not ended"
+        clock.advance(60)
+        assert ["later"] == [message.body for message in await queue.get(5, visibility=90)]
+        clock.advance(30)
+        assert {"old", "new"} == {message.body for message in await queue.get(5, visibility=90)}
+
     def test_a_pause_between_two_readings_is_no_step(self) -> None:
         class Interrupted(FakeClock):
             pauses = 3
