@@ -43,6 +43,8 @@ class Shown:
     """What else is to be known of it, in a few words."""
     private: Mapping[str, Any] = field(repr=False)
     """What is only shown when it is asked for: arguments, checkpoint, headers."""
+    start_by: datetime | None = None
+    """Until when it is worth starting for the first time, by the broker's clock; None if there is no such moment."""
     jobs: int = 1
     failure: Failure | None = None
 
@@ -60,7 +62,7 @@ class Shown:
         except InvalidEnvelope as problem:
             body = {"body": message.body}
             state, tried = f"no job: {problem}", message.dequeue_count
-            return cls(message, "other", None, None, tried, message.inserted_at, state, body, 0)
+            return cls(message, "other", None, None, tried, message.inserted_at, state, body, jobs=0)
 
     @classmethod
     def _of_poison(cls, message: PeekedMessage, record: PoisonRecord) -> "Shown":
@@ -74,8 +76,7 @@ class Shown:
             message.inserted_at,
             str(failure),
             body,
-            1,
-            failure,
+            failure=failure,
         )
 
     @classmethod
@@ -84,7 +85,7 @@ class Shown:
         private = {"jobs": [member.said for member in bundle.members]}
         state = f"bundle of {counted(count, 'job')}"
         return cls(
-            message, "bundle", bundle.id, _common_task(bundle), tried, message.inserted_at, state, private, count
+            message, "bundle", bundle.id, _common_task(bundle), tried, message.inserted_at, state, private, jobs=count
         )
 
     @classmethod
@@ -102,6 +103,7 @@ class Shown:
             job.enqueued_at or message.inserted_at,
             _state_of(job, left),
             private,
+            end,
         )
 
     def row(self) -> tuple[str, ...]:
@@ -141,6 +143,7 @@ class Shown:
             "at": iso(self.enqueued_at),
             "inserted_at": iso(self.message.inserted_at),
             "expires_at": iso(self.message.expires_at),
+            "start_by": iso(self.start_by),
             "state": self.state,
             "error": None if failure is None else {"type": failure.type, "message": failure.message},
         }

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from qworker.brokers.base import Message
+from qworker.clock import SYSTEM_CLOCK
 from qworker.engine.bundles import Bundle, Part
 from qworker.engine.lease import Lease
 from qworker.errors import InvalidEnvelope
@@ -22,8 +23,8 @@ class Received:
     queue: str
     content: Part | Bundle | InvalidEnvelope | None = None
     """What is known to be in it: one of many jobs, which is meant here; many, to be taken apart; or nothing sound."""
-    answered: float = field(default_factory=time.monotonic)
-    """When the get's answer was here, on the monotonic clock."""
+    answered: float = field(default_factory=SYSTEM_CLOCK.monotonic)
+    """When the get's answer was here, on the clock that goes on while the machine sleeps."""
 
     @property
     def age(self) -> timedelta:
@@ -32,7 +33,7 @@ class Received:
         The broker may cut its moments to whole seconds. Ours are cut likewise, so that a sum of parts that were lost by
         it doesn't make a message older than it is.
         """
-        waited = timedelta(seconds=int(time.monotonic() - self.answered))
+        waited = timedelta(seconds=int(SYSTEM_CLOCK.monotonic() - self.answered))
         return self.message.received_at - self.message.inserted_at + waited
 
     @property

@@ -119,7 +119,22 @@ MISTAKES = [
     Mistake(
         "enqueue jobs.quick --args [1] --delay soon", "--delay: 'soon' is not a time span such as 90, 90s, 5m or 1h"
     ),
-    Mistake("enqueue jobs.quick --args [1] --delay 8d", "a delay of 691200 s is over the service's 7 days"),
+    Mistake(
+        "enqueue jobs.quick --args [1] --delay 8d",
+        "task jobs.quick: delay must be from 0 seconds to 7 days, not 691,200 s",
+    ),
+    Mistake(
+        "enqueue jobs.quick --args [1] --ttl 0",
+        "task jobs.quick: ttl must be more than 0 seconds and at most 2,147,483,647 s (68 years), not 0 s",
+    ),
+    Mistake(
+        "enqueue jobs.quick --args [1] --ttl 25000d",
+        "task jobs.quick: ttl must be more than 0 seconds and at most 2,147,483,647 s (68 years), not 2,160,000,000 s",
+    ),
+    Mistake(
+        "enqueue jobs.quick --args [1] --delay 1h --ttl 1h",
+        "task jobs.quick: a ttl of 3,600 s must be more than the delay of 3,600 s",
+    ),
     Mistake("top", "there is no terminal to show it on: --once prints one picture"),
     Mistake("tasks", "which app? 'qworker tasks mail' shows the tasks in mail.py"),
     Mistake("tasks nowhere", "no module 'nowhere' in {here} or on Python's path"),

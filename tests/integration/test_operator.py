@@ -150,12 +150,12 @@ def test_the_table_of_queues(stage: Stage, command: Command) -> None:
 def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> None:
     now = datetime.now(UTC)
     bodies = [
-        encode(Job("j1", "mail.send", [SECRET], enqueued_at=now - timedelta(minutes=5), state={"page": SECRET}))[:-1]
+        encode(Job("j1", "mail.send", [SECRET], enqueued_at=now - timedelta(minutes=5.5), state={"page": SECRET}))[:-1]
         + ',"last":true}',
         bundled([encode(Job(f"b{n}", "mail.many", [SECRET])) for n in range(3)], "text"),
         poisoned(1, hours=3),
         "no envelope",
-        encode(Job("j2", "base", ttl=7200, headers={"trace": SECRET}), "base64"),
+        encode(Job("j2", "base", ttl=7199, headers={"trace": SECRET}), "base64"),
     ]
     put(stage, *bodies, suffix="")
 
@@ -171,6 +171,10 @@ def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> No
     assert SECRET not in shown.out
 
     listed = command("queues", "peek", stage.queue, "--json")
+    (with_ttl,) = (each for each in listed.json if each["job_id"] == "j2")
+    lasts = datetime.fromisoformat(with_ttl["start_by"]) - datetime.fromisoformat(with_ttl["inserted_at"])
+    assert 7199 == lasts.total_seconds()
+    assert {None} == {each["start_by"] for each in listed.json if each["job_id"] != "j2"}
     assert {"job": 1, "bundle": 3, "poison": 1, "other": 0} == {each["kind"]: each["jobs"] for each in listed.json}
     assert SECRET not in listed.out
     asked = command("queues", "peek", stage.queue, "--args")

@@ -16,6 +16,7 @@ from qworker import INJECTED, App, Backoff, Context, Job, Snooze, Task
 from qworker.brokers.base import MAX_TTL
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.bundle import bundled
+from qworker.clock import SYSTEM_CLOCK
 from qworker.engine import runner as runner_module
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
@@ -97,7 +98,7 @@ def attempt_of(job: Job, *, age: timedelta, waited: float, dequeue_count: int = 
     found = message(encode(job), dequeue_count=dequeue_count)
     found = replace(found, received_at=found.inserted_at + age)
     lease = Lease(ScriptedQueue(), found, length=60, began=time.monotonic())
-    received = Received(found, lease, "work", answered=time.monotonic() - waited)
+    received = Received(found, lease, "work", answered=SYSTEM_CLOCK.monotonic() - waited)
     return Attempt(received, decode(found.body, message_id="m1"), None)
 
 
