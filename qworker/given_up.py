@@ -5,10 +5,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from qworker.brokers.base import Message, PeekedMessage
-from qworker.envelope import decode
-from qworker.errors import InvalidEnvelope
-from qworker.poison import PoisonRecord, decode_poison
+from qworker.brokers.base import Message, PeekedMessage, check_body, check_text
+from qworker.envelope import decode, without_history
+from qworker.errors import InvalidEnvelope, MessageTooLarge
+from qworker.poison import NoSoundRecord, PoisonRecord, decode_poison
+
+
+class Unreplayable(Exception):
+    """A message of a poison queue holds nothing that could be put back; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class GivenUp:
     body: str = field(repr=False)
     """The original body, to be put back."""
     record: PoisonRecord | None
-    """None if there was no room for more than the body."""
+    """None if there was no room for more than the body, or it is not sound."""
     job_id: str | None
     """None if neither the record nor the body says."""
     task: str | None
@@ -28,6 +32,8 @@ class GivenUp:
     """When it was given up, by the broker's clock: when this message was put."""
     seen_at: datetime
     """When it was looked at, by the broker's clock."""
+    problem: str = ""
+    """Why its record is not sound."""
 
     @classmethod
     def of(cls, message: Message | PeekedMessage) -> "GivenUp":
@@ -35,6 +41,8 @@ class GivenUp:
         seen_at = message.seen_at if isinstance(message, PeekedMessage) else message.received_at
         try:
             record = decode_poison(message.body)
+        except NoSoundRecord as problem:
+            return cls(message.id, message.body, None, None, None, message.inserted_at, seen_at, str(problem))
         except InvalidEnvelope:
             job_id, task = _named_in(message)
             return cls(message.id, message.body, None, job_id, task, message.inserted_at, seen_at)
@@ -44,6 +52,16 @@ class GivenUp:
     def age(self) -> timedelta:
         """How long ago it was given up."""
         return self.seen_at - self.at
+
+    def as_new(self) -> str:
+        """Return the body to be put back, with all its attempts. Raises Unreplayable."""
+        if self.problem:
+            raise Unreplayable(self.problem)
+        try:
+            return check_text(check_body(without_history(self.body)))
+        except (ValueError, MessageTooLarge) as error:
+            problem = str(error)
+        raise Unreplayable(problem)
 
     @property
     def ids(self) -> set[str]:

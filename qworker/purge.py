@@ -50,10 +50,13 @@ async def look_through(  # noqa: PLR0913 — one parameter an option
     limit: int | None = None,
     lease: int = 60,
     told: Told = lambda _: None,
+    replayable: bool = False,
 ) -> int:
     """Have *see* called for what `replay` or `purge` would deal with, and give all of it back; return how many.
 
-    Meanwhile it is invisible to others. Raises InvalidQueueName, or what the broker answered.
+    With *replayable*, it leaves out what could not be put back, as a replay does. Meanwhile all is invisible to others.
+
+    Raises InvalidQueueName, or what the broker answered.
     """
     sweep = Sweep(_poison_queue(broker, queue), selection, lease=lease, limit=limit, told=told)
 
@@ -63,6 +66,8 @@ async def look_through(  # noqa: PLR0913 — one parameter an option
         sweep.hold(leased)
         if leased.message.id not in seen:  # else its lease had ended too soon
             seen.add(leased.message.id)
+            if replayable:
+                leased.given_up.as_new()
             see(leased.given_up)
             done()
 

@@ -4,7 +4,7 @@ import time
 
 from qworker.brokers.base import Broker, Urgency
 from qworker.engine.faultpoints import faultpoint
-from qworker.envelope import has_ttl, without_history
+from qworker.envelope import has_ttl
 from qworker.errors import BrokerError, PartlyReplayed, QueueNotFound
 from qworker.given_up import EVERYTHING, GivenUp, Selection
 from qworker.patience import patiently
@@ -27,7 +27,8 @@ async def replay(  # noqa: PLR0913 — one parameter an option
     It ends: at most *limit* messages of the *selection* are put back, at most as many as there were when it began, and
     none twice that was given up again meanwhile. Put comes before delete: killed in between, it leaves a copy in both
     queues, never in neither, and others can have the rest of what it had leased after *lease* seconds. Cancelled, it
-    ends what it has begun. Several replays at once share the work. *told* is called with each Progress.
+    ends what it has begun. Several replays at once share the work. *told* is called with each Progress, which also says
+    how many are left there because nothing of them could be put back.
 
     Raises InvalidQueueName, or what the broker answered: within PartlyReplayed if something was put back before.
     """
@@ -61,7 +62,7 @@ class _WayBack:
     async def move(self, leased: Leased, done: Done) -> None:
         name = leased.message.id
         if name not in self._moved:
-            body = without_history(leased.given_up.body)
+            body = leased.given_up.as_new()
             self._put.add(await patiently(lambda: self._put_once(body, leased.until), leased.until))
             self._moved.add(name)
             done(ttl_anew=has_ttl(body))

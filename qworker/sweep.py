@@ -5,11 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from qworker.brokers.base import MAX_BATCH, Message, Queue, Urgency
 from qworker.errors import BrokerError, LeaseLost
-from qworker.given_up import GivenUp, Selection
+from qworker.given_up import GivenUp, Selection, Unreplayable
 from qworker.patience import patiently
 
 _DELIVERIES: Final = 3
@@ -27,6 +27,10 @@ class Progress:
     """Messages that were meant, and dealt with."""
     ttl_anew: int = 0
     """How many of those were put back with a ttl, which counts anew."""
+    left: int = 0
+    """Messages that were meant, and hold nothing that could be put back: they stay."""
+    why_left: str = ""
+    """Why the first of them stays."""
 
 
 Told = Callable[[Progress], None]
@@ -51,7 +55,7 @@ class Done(Protocol):
 
 
 Act = Callable[[Leased, Done], Awaitable[None]]
-"""Deals with a message that is meant, and deletes it."""
+"""Deals with a message that is meant, and deletes it. Raises Unreplayable for one that has to stay."""
 
 
 class Sweep:
@@ -81,6 +85,7 @@ class Sweep:
         self._told = told
         self._leave = leave
         self._seen: set[str] = set()
+        self._unreplayable: set[str] = set()
         self._held = _Held(poison, lease)
 
     async def run(self, act: Act) -> None:
@@ -99,13 +104,22 @@ class Sweep:
                 if not batch:
                     return
                 deliveries -= len(batch)
-                await _to_the_end(act(leased, self._done) for leased in self._meant(batch, until))
+                await _to_the_end(self._deal_with(leased, act) for leased in self._meant(batch, until))
         finally:
             await self._held.give_back()
 
     def hold(self, leased: Leased) -> None:
         """Keep a message that is meant, instead of deleting it, and give it back in the end."""
         self._held.add(leased.message, leased.until)
+
+    async def _deal_with(self, leased: Leased, act: Act) -> None:
+        try:
+            await act(leased, self._done)
+        except Unreplayable as why:
+            self.hold(leased)
+            self._unreplayable.add(leased.message.id)
+            first = self.progress.why_left or f"message {leased.message.id}: {why}"
+            self._tell(left=len(self._unreplayable), why_left=first)
 
     def _room(self) -> int:
         """Return how many messages to get next."""
@@ -136,7 +150,7 @@ class Sweep:
     def _done(self, *, ttl_anew: bool = False) -> None:
         self._tell(done=self.progress.done + 1, ttl_anew=self.progress.ttl_anew + ttl_anew)
 
-    def _tell(self, **news: int) -> None:
+    def _tell(self, **news: Any) -> None:
         self.progress = replace(self.progress, **news)
         self._told(self.progress)
 

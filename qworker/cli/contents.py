@@ -49,20 +49,25 @@ class Shown:
     failure: Failure | None = None
 
     @classmethod
-    def of(cls, message: PeekedMessage) -> "Shown":
-        """Read a message, whatever it is."""
-        given_up = GivenUp.of(message)
-        if given_up.record is not None:
+    def of(cls, message: PeekedMessage, *, poison: bool) -> "Shown":
+        """Read a message, whatever it is; records stand only in *poison* queues, where workers put them."""
+        given_up = GivenUp.of(message) if poison else None
+        if given_up is not None and given_up.record is not None:
             return cls._of_poison(message, given_up.record)
+        if given_up is not None and given_up.problem:
+            return cls._of_other(message, given_up.problem)
         try:
             bundle = contents_of(message.body, message_id=message.id) if may_be_bundle(message.body) else None
             if bundle is not None:
                 return cls._of_bundle(message, bundle)
             return cls._of_job(message, decode(message.body, message_id=message.id))
         except InvalidEnvelope as problem:
-            body = {"body": message.body}
-            state, tried = f"no job: {problem}", message.dequeue_count
-            return cls(message, "other", None, None, tried, message.inserted_at, state, body, jobs=0)
+            return cls._of_other(message, f"no job: {problem}")
+
+    @classmethod
+    def _of_other(cls, message: PeekedMessage, state: str) -> "Shown":
+        body, tried = {"body": message.body}, message.dequeue_count
+        return cls(message, "other", None, None, tried, message.inserted_at, state, body, jobs=0)
 
     @classmethod
     def _of_poison(cls, message: PeekedMessage, record: PoisonRecord) -> "Shown":

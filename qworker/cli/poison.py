@@ -146,11 +146,13 @@ def replay(  # noqa: PLR0913 — one parameter an option
     run = Run(name, f"put back into {name}", limit, selection.takes_all)
     lease = settings.lease
     if dry_run:
-        _look_only(run, found, selection, limit, lease, as_json=as_json)
+        _look_only(run, found, selection, limit, lease, as_json=as_json, replayable=True)
         return
     with run.shown() as told:
         ask(found, lambda: replay(found, name, selection=selection, limit=limit, lease=lease, told=told))
     run.print_end(as_json=as_json)
+    if run.progress.left:
+        raise typer.Exit(1)
 
 
 @poison.command()
@@ -192,7 +194,14 @@ def purge(  # noqa: PLR0913 — one parameter an option
 
 
 def _look_only(  # noqa: PLR0913 — what the commands were given
-    run: "Run", broker: "Broker", selection: "Selection", limit: int | None, lease: int, *, as_json: bool
+    run: "Run",
+    broker: "Broker",
+    selection: "Selection",
+    limit: int | None,
+    lease: int,
+    *,
+    as_json: bool,
+    replayable: bool = False,
 ) -> None:
     from qworker.cli.poison_runs import Found  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.purge import look_through  # noqa: PLC0415 — the same
@@ -202,7 +211,14 @@ def _look_only(  # noqa: PLR0913 — what the commands were given
         ask(
             broker,
             lambda: look_through(
-                broker, run.queue, found.add, selection=selection, limit=limit, lease=lease, told=told
+                broker,
+                run.queue,
+                found.add,
+                selection=selection,
+                limit=limit,
+                lease=lease,
+                told=told,
+                replayable=replayable,
             ),
         )
     run.print_dry(found, as_json=as_json)

@@ -72,9 +72,13 @@ class Run:
         self._say_what_was_hidden()
 
     def _as_json(self) -> dict[str, Any]:
-        return {"queue": self.queue, "jobs": self.progress.done, "looked_at": self.progress.looked_at}
+        progress = self.progress
+        return {"queue": self.queue, "jobs": progress.done, "looked_at": progress.looked_at, "left": progress.left}
 
     def _say_what_was_hidden(self) -> None:
+        if (left := self.progress.left) > 0:
+            what = counted(left, "message")
+            say(f"{what} left in {self.queue}-poison that can't be put back; {self.progress.why_left}")
         hidden = self.progress.there - self.progress.looked_at
         enough = self.limit is not None and self.progress.done >= self.limit
         if hidden > 0 and not enough:
@@ -90,5 +94,5 @@ class Found:
 
     def add(self, given_up: GivenUp) -> None:
         """Count one."""
-        error = NONE if given_up.record is None else given_up.record.failure.type
+        error = given_up.problem or NONE if given_up.record is None else given_up.record.failure.type
         self.jobs[given_up.task or NONE, error] += 1

@@ -108,6 +108,7 @@ def as_json(queue: str, given_up: GivenUp, *, whole: bool = False, private: bool
         "attempts": None,
         "worker": None,
         "error": None,
+        "problem": given_up.problem or None,
     }
     if (record := given_up.record) is not None:
         failure = record.failure
@@ -122,7 +123,9 @@ def _id(given_up: GivenUp) -> str:
 
 
 def _error(given_up: GivenUp) -> str:
-    return "not recorded: no room beside its body" if given_up.record is None else str(given_up.record.failure)
+    if given_up.record is not None:
+        return str(given_up.record.failure)
+    return given_up.problem or "not recorded: no room beside its body"
 
 
 async def _queues(broker: Broker) -> list[str]:

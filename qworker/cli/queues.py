@@ -146,10 +146,11 @@ def peek(  # noqa: PLR0913 — one parameter an option
     They stay where they are. Arguments are not shown unless asked for, as they are not in logs.
     """
     from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — the same
 
     found, _ = shared_broker(app, broker)
     messages, there = ask(found, lambda: _peek(found, name, limit))
-    shown = [Shown.of(message) for message in messages]
+    shown = [Shown.of(message, poison=name.endswith(POISON_SUFFIX)) for message in messages]
     if as_json:
         print_json([each.json(private=args) for each in shown])
         return

@@ -248,7 +248,7 @@ def _failure_rows(look: Look) -> list[FailureRow]:
     alike: defaultdict[tuple[str, str | None, str | None], list[timedelta]] = defaultdict(list)
     for seen in look.queues:
         for each in seen.given_up:
-            error = None if each.record is None else str(each.record.failure)
+            error = each.problem or None if each.record is None else str(each.record.failure)
             alike[seen.name, each.task, error].append(each.age)
     rows = [FailureRow(*what, len(ages), min(ages)) for what, ages in alike.items()]
     return sorted(rows, key=lambda row: row.ago)
