@@ -297,7 +297,9 @@ def test_a_replay_says_that_a_ttl_counts_anew(sqlite_stage: Stage, run: Command)
     put(sqlite_stage, *(encode_poison(PoisonRecord(encode(job), "mail", failure, 1, "h:1", NOW, "m")) for job in jobs))
     queue = sqlite_stage.queue
     assert f"2 jobs put back into {queue}; the ttl of 1 counts anew\n" == run("poison", "replay", queue, "-n", "2").out
-    assert {"queue": queue, "jobs": 1, "looked_at": 1, "ttl_anew": 1} == run("poison", "replay", queue, "--json").json
+    assert {"queue": queue, "jobs": 1, "looked_at": 1, "left": 0, "ttl_anew": 1} == run(
+        "poison", "replay", queue, "--json"
+    ).json
 
 
 def record_id(stage: Stage, n: int) -> str:

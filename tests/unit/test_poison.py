@@ -1,16 +1,20 @@
+import base64
+import bisect
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qworker.bodies import Encoding
+from qworker.bodies import Encoding, as_fields
 from qworker.brokers.base import MAX_BODY_BYTES, check_body, check_text
 from qworker.errors import InvalidEnvelope
 from qworker.outcome import Failure
-from qworker.poison import PoisonRecord, decode_poison, encode_poison
+from qworker.poison import NoSoundRecord, PoisonRecord, decode_poison, encode_poison
 
 RECORD = PoisonRecord(
     body='{"task":"mail.send"}',
@@ -102,3 +106,50 @@ def test_any_text_of_an_error_can_be_sent(text: str, body: str) -> None:
 def test_what_is_no_record(body: str) -> None:
     with pytest.raises(InvalidEnvelope):
         decode_poison(body)
+
+
+FORGED = json.loads(encode_poison(replace(RECORD, worker="trusted:1", job_id="invoice-17")))
+WAYS: dict[str, Callable[[str], str]] = {
+    "text": lambda text: text,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "lines": lambda text: base64.encodebytes(text.encode()).decode(),
+    "mark": lambda text: "\ufeff" + text,
+    "space": lambda text: f" {text}\n",
+}
+
+
+def forged(size: int, pad: str, way: str, said: dict[str, Any]) -> str:
+    """Return what looks like a record, of as many bytes as that, or a few less."""
+
+    def padded(count: int) -> str:
+        return WAYS[way](json.dumps(said | {"pad": pad * count}, ensure_ascii=False))
+
+    count = bisect.bisect_right(range(size), size, key=lambda count: len(padded(count).encode())) - 1
+    return padded(count)
+
+
+@pytest.mark.parametrize("size", [30_000, 48_000, 65_000, 65_535, MAX_BODY_BYTES])
+@pytest.mark.parametrize("pad", ['"', "x", "é"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("encoding", ["text", "base64"])
+def test_no_body_passes_for_a_record(size: int, pad: str, way: str, encoding: Encoding) -> None:
+    """A producer may write one that leaves no room beside it."""
+    for said in (FORGED, FORGED | {"poison": {"at": 1}}):
+        body = check_body(forged(size, pad, way, said))
+        sent = check_text(check_body(encode_poison(replace(RECORD, body=body), encoding)))
+        try:
+            record = decode_poison(sent)
+        except NoSoundRecord:
+            raise AssertionError("it is taken for a record that is not sound") from None
+        except InvalidEnvelope:
+            assert as_fields(body) == as_fields(sent)
+        else:
+            assert ("host:1", "j1", body) == (record.worker, record.job_id, record.body)
+
+
+def test_what_no_message_can_hold_is_recorded_in_part() -> None:
+    """Another program may write it into an SQLite file; it must not come back for ever."""
+    for body in ("x" * (MAX_BODY_BYTES + 1), "\x01" + "x" * (MAX_BODY_BYTES - 1), "\x00" * MAX_BODY_BYTES):
+        record = decode_poison(check_text(check_body(encode_poison(replace(RECORD, body=body)))))
+        assert body[:4096] == record.body
+        assert "its body is cut here" in record.failure.message
