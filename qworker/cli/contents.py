@@ -18,7 +18,7 @@ from qworker.outcome import Failure
 from qworker.poison import PoisonRecord
 
 COLUMNS: Final = (
-    Column("JOB"),
+    Column("JOB", ids=True),
     Column("TASK", gives_way=True),
     Column("TRIED", right=True),
     Column("AGE", right=True),
@@ -139,8 +139,8 @@ class Shown:
         failure = self.failure
         told = {
             "kind": self.kind,
-            "job_id": self.job_id,
-            "message_id": self.message.id,
+            "job": self.job_id,
+            "message": self.message.id,
             "task": self.task,
             "tried": self.tried,
             "dequeue_count": self.message.dequeue_count,

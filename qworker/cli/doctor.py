@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qworker.cli.asking import ask, shared_broker
-from qworker.cli.options import AppOption, BrokerOption, JsonOption
+from qworker.cli.hiding import without_secrets
+from qworker.cli.options import AppArgument, AppOption, BrokerOption, JsonOption, one_app
 from qworker.cli.pipes import say
 from qworker.cli.tables import NONE, Column, counted, print_json, print_table
 from qworker.engine.exits import FAILED
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
+    named: AppArgument = None,
     *,
     app: AppOption = None,
     broker: BrokerOption = None,
@@ -34,7 +36,7 @@ def doctor(
     """
     from qworker.cli.checkup import check_up  # noqa: PLC0415 — `qworker --help` need not wait for it
 
-    found, settings = shared_broker(app, broker, create=True)
+    found, settings = shared_broker(one_app(named, app), broker, create=True)
     plan = _plan(found, settings, queue or [])
     findings = ask(found, lambda: check_up(found, plan))
     failed = sum(each.verdict == "failed" for each in findings)
@@ -64,15 +66,15 @@ def _plan(broker: "Broker", settings: "Settings", queues: list[str]) -> "Plan":
 
 def _row(finding: "Finding") -> tuple[str, ...]:
     found = f"{finding.found}. {finding.todo[0].upper()}{finding.todo[1:]}" if finding.todo else finding.found
-    return finding.check, finding.queue or NONE, finding.verdict, found
+    return finding.check, without_secrets(finding.queue or NONE), finding.verdict, without_secrets(found)
 
 
 def _as_json(finding: "Finding") -> dict[str, Any]:
     return {
         "check": finding.check,
-        "queue": finding.queue,
+        "queue": finding.queue and without_secrets(finding.queue),
         "result": finding.verdict,
-        "found": finding.found,
+        "found": without_secrets(finding.found),
         "todo": finding.todo or None,
         "figures": dict(finding.figures),
     }

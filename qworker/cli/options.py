@@ -4,7 +4,12 @@ from typing import Annotated, Final
 
 import typer
 
+from qworker.errors import ConfigurationError
+
 AppOption = Annotated[str | None, typer.Option("--app", "-a", metavar="APP", help="As for run; its broker is used.")]
+AppArgument = Annotated[
+    str | None, typer.Argument(metavar="[APP]", help="As for run: its broker and its queues.", show_default=False)
+]
 BrokerOption = Annotated[
     str | None, typer.Option("--broker", metavar="URL", help="Where the queues are. [default: the app's, or as set]")
 ]
@@ -12,3 +17,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 ArgsOption = Annotated[bool, typer.Option("--args", help="Show arguments, state and headers too: may be confidential.")]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
+
+
+def one_app(argument: str | None, option: str | None) -> str | None:
+    """Return the app that a command names in one of the two ways. Raises ConfigurationError if it names two."""
+    if argument is not None and option is not None and argument != option:
+        raise ConfigurationError(f"which app? Both {argument!r} and --app {option!r} are named")
+    return option if argument is None else argument

@@ -1,11 +1,13 @@
 """qworker poison: what to do with jobs that were given up."""
 
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qworker.cli.asking import NotFound, ask, confirm, shared_broker
+from qworker.cli.asking import ask, confirm, shared_broker
 from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
 from qworker.cli.pipes import print_text, say
 from qworker.cli.tables import counted, print_block, print_json
@@ -24,8 +26,7 @@ poison = typer.Typer(
 )
 
 _FROM = "The queue that the jobs came from, as in mail."
-QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help=_FROM)]
-AnyQueueArgument = Annotated[str | None, typer.Argument(metavar="[QUEUE]", help=f"{_FROM} [default: all]")]
+QueueArgument = Annotated[str | None, typer.Argument(metavar="[QUEUE]", help=f"{_FROM} [default: all]")]
 QueueOption = Annotated[str | None, typer.Option("--queue", "-q", metavar="QUEUE", help=f"{_FROM} [default: any]")]
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="NAME", help="Only jobs of this task; mail.* for several.")
@@ -37,8 +38,9 @@ OlderOption = Annotated[
     str | None, typer.Option("--older", metavar="TIME", help="Only given up longer ago than this: 90s, 5m, 1h.")
 ]
 NewerOption = Annotated[str | None, typer.Option("--newer", metavar="TIME", help="Only given up since this long ago.")]
-IdOption = Annotated[
-    list[str] | None, typer.Option("--id", metavar="ID", help="Only this job, or message; may be given repeatedly.")
+JobOption = Annotated[
+    list[str] | None,
+    typer.Option("--job", metavar="JOB", help="Only the job, or message, whose id begins so. May be repeated."),
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -53,13 +55,14 @@ def show_help_alone(ctx: typer.Context) -> None:
 
 @poison.command("list")
 def list_(  # noqa: PLR0913 — one parameter an option
-    queue: AnyQueueArgument = None,
+    queue: QueueArgument = None,
     *,
     task: TaskOption = None,
     error: ErrorOption = None,
     older: OlderOption = None,
     newer: NewerOption = None,
-    ids: IdOption = None,
+    job: JobOption = None,
+    limit: LimitOption = None,
     app: AppOption = None,
     broker: BrokerOption = None,
     as_json: JsonOption = False,
@@ -70,18 +73,20 @@ def list_(  # noqa: PLR0913 — one parameter an option
     """
     from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
 
-    selection = _selection(task, error, older, newer, ids)
+    selection, names = _selection(task, error, older, newer), tuple(job or ())
     name = None if queue is None else _checked(queue)
     found, _ = shared_broker(app, broker)
     looks = ask(found, lambda: views.look(found, name))
-    meant = [(look.queue, each) for look in looks for each in look.seen if selection.takes(each)]
+    fitting = [(look.queue, each) for look in looks for each in look.seen if selection.takes(each)]
+    named = [(where, each) for where, each in fitting if not names or any(views.goes_by(n, each) for n in names)]
+    meant = named[:limit]
     if as_json:
         print_json([views.as_json(name, each) for name, each in meant])
     elif meant:
         views.print_list(meant, one_queue=queue is not None)
     else:
         where = f" in {queue}-poison" if queue else ""
-        say(f"nothing{where}" if selection.takes_all else f"nothing that fits was seen{where}")
+        say(f"nothing{where}" if selection.takes_all and not names else f"nothing that fits was seen{where}")
     for look in looks:
         if more := look.what_is_hidden():
             say(more)
@@ -89,7 +94,10 @@ def list_(  # noqa: PLR0913 — one parameter an option
 
 @poison.command()
 def show(  # noqa: PLR0913 — one parameter an option
-    sought: Annotated[str, typer.Argument(metavar="ID", help="The job's id, or its message's.")],
+    sought: Annotated[
+        str,
+        typer.Argument(metavar="JOB", help="Its id, or its message's, or the first four characters or more."),
+    ],
     *,
     queue: QueueOption = None,
     args: ArgsOption = False,
@@ -106,8 +114,6 @@ def show(  # noqa: PLR0913 — one parameter an option
     name = None if queue is None else _checked(queue)
     found, settings = shared_broker(app, broker)
     copies = ask(found, lambda: views.find(found, name, sought, settings.lease))
-    if not copies:
-        raise NotFound(f"no job or message {sought!r} was given up" + (f" of {queue}" if queue else ""))
     if as_json:
         print_json([views.as_json(name, each, whole=True, private=args) for name, each in copies])
         return
@@ -119,20 +125,20 @@ def show(  # noqa: PLR0913 — one parameter an option
 
 @poison.command()
 def replay(  # noqa: PLR0913 — one parameter an option
-    queue: QueueArgument,
+    queue: QueueArgument = None,
     *,
     task: TaskOption = None,
     error: ErrorOption = None,
     older: OlderOption = None,
     newer: NewerOption = None,
-    ids: IdOption = None,
+    job: JobOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
     app: AppOption = None,
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the jobs of a queue that were given up back into it.
+    """Put jobs that were given up back into their queues.
 
     They are as new then, with all their attempts. It prints how many; those that are given up again meanwhile stay in
     the poison queue. Interrupted, it ends what it has begun; killed, it leaves one or two copies of each job, never
@@ -141,29 +147,38 @@ def replay(  # noqa: PLR0913 — one parameter an option
     from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.replay import replay  # noqa: PLC0415 — the same
 
-    name, selection = _checked(queue), _selection(task, error, older, newer, ids)
+    queue = None if queue is None else _checked(queue)
+    selection = _selection(task, error, older, newer)
     found, settings = shared_broker(app, broker)
-    run = Run(name, f"put back into {name}", limit, selection.takes_all)
     lease = settings.lease
-    if dry_run:
-        _look_only(run, found, selection, limit, lease, as_json=as_json, replayable=True)
-        return
-    with run.shown() as told:
-        ask(found, lambda: replay(found, name, selection=selection, limit=limit, lease=lease, told=told))
-    run.print_end(as_json=as_json)
-    if run.progress.left:
+    names, selection = _meant(found, queue, selection, job, lease)
+    stuck = 0
+    for name in names:
+        run = Run(name, f"put back into {name}", limit, selection.takes_all)
+        if dry_run:
+            _look_only(run, found, selection, lease, as_json=as_json, replayable=True)
+        else:
+            with run.shown() as told:
+                pass_over = partial(replay, found, name, selection=selection, limit=limit, lease=lease, told=told)
+                ask(found, pass_over)
+            run.print_end(as_json=as_json)
+        stuck += 0 if dry_run else run.progress.left
+        limit = run.rest()
+        if limit == 0:
+            break
+    if stuck:
         raise typer.Exit(1)
 
 
 @poison.command()
 def purge(  # noqa: PLR0913 — one parameter an option
-    queue: QueueArgument,
+    queue: QueueArgument = None,
     *,
     task: TaskOption = None,
     error: ErrorOption = None,
     older: OlderOption = None,
     newer: NewerOption = None,
-    ids: IdOption = None,
+    job: JobOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -171,33 +186,41 @@ def purge(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete jobs of a queue that were given up, for ever. Asks before.
+    """Delete jobs that were given up, for ever. Asks before.
 
     Those that are not meant are invisible to other commands until it ends.
     """
     from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.purge import purge  # noqa: PLC0415 — the same
 
-    name, selection = _checked(queue), _selection(task, error, older, newer, ids)
+    queue = None if queue is None else _checked(queue)
+    selection = _selection(task, error, older, newer)
     found, settings = shared_broker(app, broker)
-    run = Run(name, "deleted", limit, selection.takes_all)
     lease = settings.lease
-    if dry_run:
-        _look_only(run, found, selection, limit, lease, as_json=as_json)
-        return
-    there = ask(found, lambda: found.queue(f"{name}-poison").count())
-    whole = selection.takes_all and limit is None
-    confirm(f"Delete {'all' if whole else 'what fits'} of about {counted(there, 'job')} in {name}-poison", yes=yes)
-    with run.shown() as told:
-        ask(found, lambda: purge(found, name, selection=selection, limit=limit, lease=lease, told=told))
-    run.print_end(as_json=as_json)
+    names, selection = _meant(found, queue, selection, job, lease)
+    if not dry_run and names:
+        there = sum(ask(found, found.queue(f"{name}-poison").count) for name in names)
+        where = f"{names[0]}-poison" if len(names) == 1 else f"{len(names)} poison queues"
+        whole = selection.takes_all and limit is None
+        confirm(f"Delete {'all' if whole else 'what fits'} of about {counted(there, 'job')} in {where}", yes=yes)
+    for name in names:
+        run = Run(name, "deleted", limit, selection.takes_all)
+        if dry_run:
+            _look_only(run, found, selection, lease, as_json=as_json)
+        else:
+            with run.shown() as told:
+                pass_over = partial(purge, found, name, selection=selection, limit=limit, lease=lease, told=told)
+                ask(found, pass_over)
+            run.print_end(as_json=as_json)
+        limit = run.rest()
+        if limit == 0:
+            break
 
 
 def _look_only(  # noqa: PLR0913 — what the commands were given
     run: "Run",
     broker: "Broker",
     selection: "Selection",
-    limit: int | None,
     lease: int,
     *,
     as_json: bool,
@@ -206,7 +229,7 @@ def _look_only(  # noqa: PLR0913 — what the commands were given
     from qworker.cli.poison_runs import Found  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.purge import look_through  # noqa: PLC0415 — the same
 
-    found = Found()
+    found, limit = Found(), run.limit
     with run.shown() as told:
         ask(
             broker,
@@ -224,6 +247,22 @@ def _look_only(  # noqa: PLR0913 — what the commands were given
     run.print_dry(found, as_json=as_json)
 
 
+def _meant(
+    broker: "Broker", queue: str | None, selection: "Selection", names: list[str] | None, lease: int
+) -> "tuple[list[str], Selection]":
+    """Return the queues that are meant, and the selection with the whole ids of the jobs that are."""
+    from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    if queue is not None:
+        queues = [queue]
+    elif not (queues := sorted(ask(broker, lambda: views.queues_with_poison(broker)))):
+        say("no job was given up")
+    if not names:
+        return queues, selection
+    ids = ask(broker, lambda: views.whole_ids(broker, queue, names, lease))
+    return queues, replace(selection, ids=tuple(ids))
+
+
 def _checked(queue: str) -> str:
     """Return the name of the queue that jobs came from. Raises ConfigurationError."""
     from qworker.task import POISON_SUFFIX, check_task_queue  # noqa: PLC0415 — `qworker --help` need not wait for it
@@ -233,9 +272,7 @@ def _checked(queue: str) -> str:
     return check_task_queue(queue)
 
 
-def _selection(
-    task: str | None, error: str | None, older: str | None, newer: str | None, ids: list[str] | None
-) -> "Selection":
+def _selection(task: str | None, error: str | None, older: str | None, newer: str | None) -> "Selection":
     from qworker.given_up import Selection  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import parse_seconds  # noqa: PLC0415 — the same
 
@@ -246,4 +283,4 @@ def _selection(
     least, most = ago("--older", older), ago("--newer", newer)
     if least is not None and most is not None and most <= least:
         raise ConfigurationError("nothing is both --older and --newer than that: the first must be the shorter time")
-    return Selection(task, error, tuple(ids or ()), least, most)
+    return Selection(task, error, (), least, most)

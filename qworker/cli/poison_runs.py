@@ -50,6 +50,10 @@ class Run:
         of_ttl = f"; the ttl of {anew} counts anew" if (anew := self.progress.ttl_anew) else ""
         return f"{counted(self.progress.done, 'job')} {self.what}{of_ttl}"
 
+    def rest(self) -> int | None:
+        """Return how many jobs there may still be of the limit; None if there is none."""
+        return None if self.limit is None else max(0, self.limit - self.progress.done)
+
     def print_end(self, *, as_json: bool) -> None:
         """Print what was done, and say what could not be looked at."""
         if as_json:

@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from qworker.brokers.base import MAX_BATCH, Broker
+from qworker.cli.asking import NotFound
 from qworker.cli.tables import NONE, Column, age, iso, print_table
-from qworker.errors import QueueBeingDeleted, QueueNotFound
-from qworker.given_up import GivenUp, Selection
+from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
+from qworker.given_up import GivenUp
 from qworker.purge import look_through
 from qworker.task import POISON_SUFFIX, poison_queue_of
 
+_LEAST: Final = 4
+"""Characters of an id's beginning by which a job may be called."""
+_WHOLE: Final = 36
+"""Characters of an id that qworker or the service has made."""
+_FEW: Final = 3
 Named = tuple[str, GivenUp]
 """A job that was given up, after the name of the queue that it came from."""
 
@@ -43,7 +50,9 @@ async def look(broker: Broker, queue: str | None) -> list[Look]:
     """Look into the poison queue of *queue*, or into all. Raises QueueNotFound."""
     if queue is not None:
         return [await _look(broker, queue)]
-    looks = await asyncio.gather(*(_look(broker, name) for name in await _queues(broker)), return_exceptions=True)
+    looks = await asyncio.gather(
+        *(_look(broker, name) for name in await queues_with_poison(broker)), return_exceptions=True
+    )
     for failed in looks:
         if isinstance(failed, BaseException) and not isinstance(failed, QueueNotFound | QueueBeingDeleted):
             raise failed
@@ -51,28 +60,53 @@ async def look(broker: Broker, queue: str | None) -> list[Look]:
 
 
 async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list[Named]:
-    """Return what a job's or message's id means: one, or its copies. Raises QueueNotFound.
+    """Return what an id, or the beginning of one, means: one job or message, or its copies.
 
-    Where it is not among those that can be seen, all are leased for a moment.
+    Where it is not among those that can be seen, all are leased for a moment. Raises QueueNotFound, NotFound, and
+    ConfigurationError if several ids begin so.
     """
-    selection = Selection(ids=[name])
     looks = await look(broker, queue)
-    seen = [(found.queue, each) for found in looks for each in found.seen if selection.takes(each)]
-    if seen:
-        return seen
-    leased: list[Named] = []
+    seen = [(found.queue, each) for found in looks for each in found.seen if goes_by(name, each)]
+    exact = [(where, each) for where, each in seen if name in each.ids]
+    if exact:
+        return exact
     for found in looks:
         if found.there > len(found.seen):
             copies: list[GivenUp] = []
-            await look_through(broker, found.queue, copies.append, selection=selection, lease=lease)
-            leased += ((found.queue, each) for each in copies)
-    return leased
+            see = partial(_keep, copies, name)
+            await look_through(broker, found.queue, see, lease=lease)
+            seen = [each for each in seen if each[0] != found.queue] + [(found.queue, each) for each in copies]
+    if not seen:
+        raise NotFound(f"no job or message {name!r} was given up" + (f" of {queue}" if queue else ""))
+    meant = [(where, each) for where, each in seen if name in each.ids] or seen
+    ids = sorted({_id(each) for _, each in meant})
+    if len(ids) > 1:
+        some = ", ".join(ids[:_FEW]) + (" …" if len(ids) > _FEW else "")
+        raise ConfigurationError(f"{name!r} begins the ids of {len(ids)} jobs: {some}")
+    return meant
+
+
+async def whole_ids(broker: Broker, queue: str | None, names: Sequence[str], lease: int) -> list[str]:
+    """Return the ids that are meant by those, some of which may be beginnings. Raises what `find` raises."""
+    return [name if len(name) >= _WHOLE else _id((await find(broker, queue, name, lease))[0][1]) for name in names]
+
+
+def goes_by(name: str, given_up: GivenUp) -> bool:
+    """Say whether a job or message may be called so: by an id, or by four characters or more that an id begins with."""
+    return name in given_up.ids or (
+        len(name) >= _LEAST and any(each.lower().startswith(name.lower()) for each in given_up.ids)
+    )
+
+
+def _keep(kept: list[GivenUp], name: str, given_up: GivenUp) -> None:
+    if goes_by(name, given_up):
+        kept.append(given_up)
 
 
 def print_list(jobs: Sequence[Named], *, one_queue: bool) -> None:
     """Print one line for each."""
     queue = [] if one_queue else [Column("QUEUE", gives_way=True)]
-    columns = [Column("ID"), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
+    columns = [Column("JOB", ids=True), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
     rows = (
         [_id(each), *([] if one_queue else [name]), each.task or NONE, age(each.at, each.seen_at), _error(each)]
         for name, each in jobs
@@ -101,8 +135,8 @@ def as_json(queue: str, given_up: GivenUp, *, whole: bool = False, private: bool
     """Return the same for a script; the traceback only if it is to be *whole*."""
     told: dict[str, Any] = {
         "queue": queue,
-        "job_id": given_up.job_id,
-        "message_id": given_up.message_id,
+        "job": given_up.job_id,
+        "message": given_up.message_id,
         "task": given_up.task,
         "given_up_at": iso(given_up.at),
         "attempts": None,
@@ -128,7 +162,7 @@ def _error(given_up: GivenUp) -> str:
     return given_up.problem or "not recorded: no room beside its body"
 
 
-async def _queues(broker: Broker) -> list[str]:
+async def queues_with_poison(broker: Broker) -> list[str]:
     """Return the names of the queues that have a poison queue."""
     names = await broker.list_queues()
     return [name.removesuffix(POISON_SUFFIX) for name in names if name.endswith(POISON_SUFFIX)]

@@ -66,7 +66,7 @@ def table(
     if as_json:
         print_json([_as_json(length) for length in lengths])
     elif lengths:
-        columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "POISON"))
+        columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "GIVEN UP"))
         print_table(columns, (_row(length) for length in lengths))
     else:
         say(f"no queues at {found.label}")
@@ -216,7 +216,7 @@ def _as_json(length: _Length) -> dict[str, Any]:
         "messages": length.messages,
         "oldest_at": iso(length.oldest),
         "oldest_seconds": None if length.oldest_age is None else max(0.0, length.oldest_age.total_seconds()),
-        "poison": length.poison,
+        "given_up": length.poison,
     }
 
 

@@ -22,6 +22,11 @@ NONE: Final = "-"
 """What stands in a table where there is nothing to say; a script finds as many columns in each line."""
 _ENDLESS: Final = 1_000_000
 """Columns of a pipe: what reads it wants all."""
+_SHORTEST: Final = 8
+"""Characters of an id that are shown at least."""
+_LONGEST_ID: Final = 64
+_GAP: Final = 2
+"""Characters between two columns."""
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
@@ -36,11 +41,40 @@ class Column:
     """Whether its texts are cut where the terminal is too narrow for all columns."""
     wraps: bool = False
     """Whether they are continued below instead."""
+    ids: bool = False
+    """Whether its texts are ids, of which a beginning is enough where the terminal is too narrow for all."""
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below their columns' titles: as wide as a terminal at most, and uncut where none reads it."""
-    print_whole(make_table(columns, rows))
+    table = [list(row) for row in rows]
+    if sys.stdout.isatty() and _width(columns, table) > _terminal_width():
+        for number, column in enumerate(columns):
+            if column.ids:
+                for row, short in zip(table, beginnings([row[number] for row in table]), strict=True):
+                    row[number] = short
+    print_whole(make_table(columns, table))
+
+
+def beginnings(ids: Sequence[str]) -> list[str]:
+    """Return the beginnings of ids, as short as they can be to differ from each other."""
+    distinct = set(ids)
+    size = next(
+        (size for size in range(_SHORTEST, _LONGEST_ID) if len({each[:size] for each in distinct}) == len(distinct)),
+        _LONGEST_ID,
+    )
+    return [each[:size] for each in ids]
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    cells = ([column.title, *(row[number] for row in rows)] for number, column in enumerate(columns))
+    return sum(max(map(len, each)) + _GAP for each in cells) - _GAP
+
+
+def _terminal_width() -> int:
+    from rich.console import Console  # noqa: PLC0415 — `qworker --help` need not wait for it
+
+    return Console(file=sys.stdout).width
 
 
 def print_whole(what: "RenderableType") -> None:
@@ -58,7 +92,7 @@ def make_table(columns: Sequence[Column], rows: "Iterable[Sequence[Cell]]") -> "
     from rich.table import Table  # noqa: PLC0415 — see above
     from rich.text import Text  # noqa: PLC0415 — the same
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column in columns:
         side: Literal["left", "right"] = "right" if column.right else "left"
         table.add_column(

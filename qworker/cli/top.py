@@ -11,7 +11,7 @@ import typer
 
 from qworker._distribution import install
 from qworker.cli.asking import ask, shared_broker
-from qworker.cli.options import AppOption, BrokerOption
+from qworker.cli.options import AppArgument, AppOption, BrokerOption, one_app
 from qworker.cli.tables import print_whole
 from qworker.errors import ConfigurationError
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 
 def top(  # noqa: PLR0913 — one parameter an option
+    named: AppArgument = None,
     *,
     app: AppOption = None,
     broker: BrokerOption = None,
@@ -54,7 +55,7 @@ def top(  # noqa: PLR0913 — one parameter an option
     if not seconds:
         raise ConfigurationError("--interval: must be more than nothing")
     endpoints = _endpoints(source or [])
-    found, settings = shared_broker(app, broker, create=True)
+    found, settings = shared_broker(one_app(named, app), broker, create=True)
     sources = Sources(found, wanted_queues(settings, queue or []), endpoints)
     screen = _Pictures(found.label, sources, seconds)
     ask(found, screen.print_one if once else screen.keep_showing)

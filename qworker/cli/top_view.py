@@ -118,7 +118,7 @@ def _table(section: _Section, shown: int) -> RenderableType:
 
 def _queue(row: QueueRow) -> list[Cell]:
     return [
-        row.name,
+        without_secrets(row.name),
         _whole(row.messages),
         _rate(row.arrived),
         _rate(row.left),

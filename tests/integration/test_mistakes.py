@@ -97,7 +97,7 @@ MISTAKES = [
         "sqlite:// (in memory): a broker in memory is gone when this command ends: use a file, as in sqlite:///jobs.db",
     ),
     Mistake("poison mend", "No such command 'mend'; see 'qworker poison --help'"),
-    Mistake("poison show", "Missing argument 'ID'; see 'qworker poison show --help'"),
+    Mistake("poison show", "Missing argument 'JOB'; see 'qworker poison show --help'"),
     Mistake("poison purge mail --older soon", "--older: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
     Mistake(
         "poison list --older 1h --newer 30m",

@@ -81,11 +81,11 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys:
     return call
 
 
-def poisoned(n: int, *, hours: float = 0, task: str | None = None) -> str:
+def poisoned(n: int, *, hours: float = 0, task: str | None = None, job_id: str = "") -> str:
     """Return a record of a job: of the task even or odd, unless another is named."""
     kind, error = ("odd", "KeyError") if n % 2 else ("even", "app.NoError")
     task = task or kind
-    job = Job(f"j{n}", task, kwargs={"n": n, "to": SECRET})
+    job = Job(job_id or f"j{n}", task, kwargs={"n": n, "to": SECRET})
     failure = Failure(error, f"no {n}", "Traceback:\n  in the handler\n", "app.py:7 in odd")
     at = NOW - timedelta(hours=hours)
     return encode_poison(PoisonRecord(encode(job), "mail", failure, 5, "host:1", at, f"m{n}", job.id, task))
@@ -135,13 +135,13 @@ def test_the_table_of_queues(stage: Stage, command: Command) -> None:
     put(stage, poisoned(1), poisoned(2))
 
     table = command("queues")
-    assert ["QUEUE", "MESSAGES", "OLDEST", "POISON"] == table.lines[0]
+    assert ["QUEUE", "MESSAGES", "OLDEST", "GIVEN", "UP"] == table.lines[0]
     (row,) = [line for line in table.lines if line[0] == name]
     assert ("1", "2") == (row[1], row[3])
     assert row[2].endswith("s")
     assert f"{name}-poison" not in table.out
     (of_this,) = [each for each in command("queues", "--json").json if each["queue"] == name]
-    assert (1, 2) == (of_this["messages"], of_this["poison"])
+    assert (1, 2) == (of_this["messages"], of_this["given_up"])
     assert 0 <= of_this["oldest_seconds"] < 60
     assert "2\n" == command("queues", "count", f"{name}-poison").out
     assert {"queue": name, "messages": 1} == command("queues", "count", name, "--json").json
@@ -171,10 +171,10 @@ def test_a_peek_shows_what_each_message_is(stage: Stage, command: Command) -> No
     assert SECRET not in shown.out
 
     listed = command("queues", "peek", stage.queue, "--json")
-    (with_ttl,) = (each for each in listed.json if each["job_id"] == "j2")
+    (with_ttl,) = (each for each in listed.json if each["job"] == "j2")
     lasts = datetime.fromisoformat(with_ttl["start_by"]) - datetime.fromisoformat(with_ttl["inserted_at"])
     assert 7199 == lasts.total_seconds()
-    assert {None} == {each["start_by"] for each in listed.json if each["job_id"] != "j2"}
+    assert {None} == {each["start_by"] for each in listed.json if each["job"] != "j2"}
     assert {"job": 1, "bundle": 3, "other": 0} == {each["kind"]: each["jobs"] for each in listed.json}
     [_, record] = command("queues", "peek", f"{stage.queue}-poison").lines
     assert record[:3] == ["j1", "odd", "5"]
@@ -248,12 +248,12 @@ def test_what_was_given_up_is_listed_and_shown(stage: Stage, command: Command) -
     assert "not recorded" in listed.out
 
     def ids(*options: str) -> set[str]:
-        return {each["job_id"] for each in command("poison", "list", stage.queue, "--json", *options).json}
+        return {each["job"] for each in command("poison", "list", stage.queue, "--json", *options).json}
 
     assert {"j0", "j2"} == ids("--task", "even") == ids("--error", "NoError") == ids("--error", "app.*")
     assert set() == ids("--older", "90m"), "a worker's clock doesn't say when a job was given up"
     assert {"j0", "j1", "j2", "j3", None} == ids("--newer", "90m")
-    assert {"j1", "j3"} == ids("--id", "j1", "--id", "m3")
+    assert {"j1", "j3"} == ids("--job", "j1", "--job", "m3")
     nothing = command("poison", "list", stage.queue, "--task", "none")
     assert (0, "", 1) == (nothing.code, nothing.out, len(nothing.err.splitlines()))
 
@@ -282,7 +282,7 @@ def test_which_are_older_is_known_by_the_brokers_clock(sqlite_stage: Stage, run:
     make_older(sqlite_stage, {1: 1, 2: 2, 3: 3})
 
     def ids(*options: str) -> set[str]:
-        return {each["job_id"] for each in run("poison", "list", sqlite_stage.queue, "--json", *options).json}
+        return {each["job"] for each in run("poison", "list", sqlite_stage.queue, "--json", *options).json}
 
     assert {"j2", "j3"} == ids("--older", "90m")
     assert {"j0", "j1"} == ids("--newer", "90m")
@@ -306,6 +306,47 @@ def record_id(stage: Stage, n: int) -> str:
     """Return the id of the poison message of job n, which is unlike those in other queues."""
     peeked = stage.app._portal.run(stage.app.broker.queue(f"{stage.queue}-poison").peek(32))
     return next(message.id for message in peeked if f'"j{n}"' in message.body)
+
+
+def test_a_job_is_known_by_the_beginning_of_its_id(stage: Stage, command: Command) -> None:
+    ids = ["01a2254f-0001-7000", "01a2254f-0002-7000", "01a2254f-0003-7000", "01a2254f-0003-7000-more", "0fff"]
+    records = [poisoned(n, job_id=job) for n, job in enumerate(ids)]
+    put(stage, *records, records[0])
+    here = ["-q", stage.queue]
+
+    def jobs(*arguments: str) -> list[str]:
+        return [each["job"] for each in command("poison", *arguments, "--json").json]
+
+    assert [ids[1]] == jobs("show", "01a2254f-0002", *here) == jobs("show", "01A2254F-0002", *here)
+    assert [ids[0]] * 2 == jobs("show", "01a2254f-0001", *here)
+    assert [ids[2]] == jobs("show", ids[2], *here)  # the whole of one, and the beginning of another
+    several = command("poison", "show", "01a2", *here)
+    told = f"qworker: '01a2' begins the ids of 4 jobs: {', '.join(ids[:3])} …\n"
+    assert (2, "", told) == (several.code, several.out, several.err)
+    assert 66 == command("poison", "show", "0ff", *here).code  # too little is no beginning
+
+    only = [stage.queue, "--job"]
+    assert 2 == command("poison", "replay", *only, "01a2").code
+    assert 66 == command("poison", "purge", *only, "beef", "--yes").code
+    assert 6 == len(jobs("list", stage.queue))
+    assert [ids[1]] == jobs("list", *only, "01a2254f-0002")
+    assert f"1 job put back into {stage.queue}\n" == command("poison", "replay", *only, "01a2254f-0002").out
+    assert "2 jobs deleted\n" == command("poison", "purge", *only, "01a2254f-0001", "--yes").out
+    assert 2 == len(jobs("list", stage.queue, "-n", "2"))
+
+
+def test_without_a_queue_all_are_meant(sqlite_stage: Stage, run: Command) -> None:
+    sqlite_stage.app._portal.run(sqlite_stage.app.broker.create_queue("empty"))
+    nothing = run("poison", "replay")
+    assert (0, "", "no job was given up\n") == (nothing.code, nothing.out, nothing.err)
+    put(sqlite_stage, *map(poisoned, range(4)))
+    first, sqlite_stage.queue = sqlite_stage.queue, f"z{sqlite_stage.queue}"
+    put(sqlite_stage, *map(poisoned, range(4)))
+    listed = run("poison", "list", "--task", "odd", "--json").json
+    assert {first: 2, sqlite_stage.queue: 2} == Counter(each["queue"] for each in listed)
+    replayed = run("poison", "replay", "--task", "odd", "-n", "3").out
+    assert [f"2 jobs put back into {first}", f"1 job put back into {sqlite_stage.queue}"] == replayed.splitlines()
+    assert ["2 jobs deleted", "3 jobs deleted"] == run("poison", "purge", "-y").out.splitlines()
 
 
 def test_more_than_can_be_seen(stage: Stage, command: Command) -> None:
@@ -477,7 +518,7 @@ def test_a_bad_handler_is_seen_understood_and_mended_and_its_jobs_are_replayed(s
     assert [queue, "0", "0", "0", str(count)] in picture.lines
     dry = command("poison", "replay", queue, "--dry-run", "--json")
     assert [{"task": "billing.bill", "error": "ValueError", "jobs": count}] == dry.json["found"]
-    job = command("poison", "list", queue, "--json").json[0]["job_id"]
+    job = command("poison", "list", queue, "--json").json[0]["job"]
     shown = command("poison", "show", job).out
     assert "no rate for USD" in shown
     assert "billing.py:15 in bill" in shown

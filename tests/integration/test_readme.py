@@ -155,7 +155,7 @@ def test_jobs_that_were_given_up_are_put_back(folder: Path, environment: dict[st
     output = play(block("Jobs that were given up", "console"), folder, environment)
 
     lines = [line.split() for line in output.splitlines()]
-    assert ["QUEUE", "MESSAGES", "OLDEST", "POISON"] == lines[0]
+    assert ["QUEUE", "MESSAGES", "OLDEST", "GIVEN", "UP"] == lines[0]
     assert ["2"] == [line[3] for line in lines if line[0] == "mail"]
     assert 2 == sum(len(line[0]) == 36 and line[1] == "mail.send" for line in lines)
     assert ["2", "mail.send", "Reject"] in lines

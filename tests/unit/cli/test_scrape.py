@@ -1,14 +1,19 @@
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from io import StringIO
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from qworker import events
-from qworker.cli.scrape import Endpoint, read
-from qworker.cli.top_model import Scrape
+from qworker.cli.scrape import Endpoint, _understood, read
+from qworker.cli.top_model import Look, Scrape, picture
+from qworker.cli.top_view import View
 from qworker.engine.vitals import Vitals
 from qworker.errors import ConfigurationError
 from qworker.health.samples import text_of_all
@@ -88,6 +93,42 @@ async def serve() -> AsyncIterator[Serve]:
 async def test_an_answer_without_metrics_is_told(serve: Serve, answer: Callable[[], web.Response], says: str) -> None:
     async with aiohttp.ClientSession() as session:
         assert says == await Endpoint(await serve(answer)).scrape(session)
+
+
+async def test_no_other_address_is_asked(serve: Serve) -> None:
+    elsewhere = await serve(lambda: pytest.fail("it was asked"))
+    url = await serve(lambda: web.Response(status=302, headers={"Location": f"{elsewhere}/metrics"}))
+    async with aiohttp.ClientSession() as session:
+        assert "answers 302" == await Endpoint(url).scrape(session)
+
+
+async def test_an_answer_that_is_too_long_is_not_read(serve: Serve) -> None:
+    url = await serve(lambda: web.Response(body=b"#" * (5 << 20)))
+    async with aiohttp.ClientSession() as session:
+        assert "its answer has more than 4 MiB" == await Endpoint(url).scrape(session)
+
+
+EXPOSED = exposed()
+ODD_TEXTS = ("nan", "-inf", "1e999", "-1", "", "{", "# TYPE", 'qworker_jobs_total{task="', "\x00\x1b[31m")
+
+
+@given(st.data())
+def test_whatever_a_worker_says_is_shown_or_told(data: st.DataObject) -> None:
+    """What it says has lines left out, doubled, cut or mixed with others, and odd numbers."""
+    lines = EXPOSED.splitlines()
+    odd = st.sampled_from(ODD_TEXTS)
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        cut = data.draw(st.integers(0, len(lines[at])))
+        begun = lines[at][:cut]
+        instead = [[], [lines[at]] * 2, [begun], [begun + data.draw(odd)], [data.draw(odd)]]
+        lines[at : at + 1] = data.draw(st.sampled_from(instead)) or [""]
+    scrape = _understood("\n".join(lines).encode())
+    looks = [Look(at, (), {"worker": scrape}) for at in (0.0, 2.0)]
+    shown = StringIO()
+    console = Console(file=shown, width=80)
+    console.print(View("top", picture(looks), 24))
+    assert "\x1b" not in shown.getvalue()
 
 
 async def test_metrics_are_asked_for(serve: Serve) -> None:

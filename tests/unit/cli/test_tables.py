@@ -9,6 +9,7 @@ from qworker.cli.pipes import say
 from qworker.cli.tables import (
     Column,
     age,
+    beginnings,
     counted,
     iso,
     print_block,
@@ -45,6 +46,34 @@ def test_on_a_terminal_a_table_is_as_wide_as_that(wide: int, monkeypatch: pytest
     assert row.startswith("0123456789  mail")
     assert 2 == row.count("…")
     assert wide - 2 <= len(row) + row.count("日") + row.count("本") <= wide
+
+
+def test_where_there_is_no_room_ids_are_as_short_as_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"01a2254f-2a7f-730f-bb6{n}-408689d2fa01" for n in range(3)]
+    rows = [(each, "mail.send", "1", "ValueError: " + "x" * 25) for each in [*ids, ids[0]]]
+    columns = [Column("JOB", ids=True), *COLUMNS[1:]]
+    for wide, shown in ((80, [each[:23] for each in ids]), (200, ids)):
+        monkeypatch.setenv("COLUMNS", str(wide))
+        monkeypatch.setattr(sys, "stdout", screen := Screen())
+        print_table(columns, rows)
+        lines = screen.getvalue().splitlines()
+        assert [*shown, shown[0]] == [line.split()[0] for line in lines[1:]]
+        assert all(len(line) <= wide and "…" not in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("ids", "short"),
+    [
+        ([], []),
+        (["j1"], ["j1"]),
+        (["0123456789", "0123456789"], ["01234567"] * 2),
+        (["01234567-a", "01234567-b"], ["01234567-a", "01234567-b"]),
+        (["01234567", "01234567-b"], ["01234567", "01234567-"]),
+        (["x" * 99, "x" * 98], ["x" * 64] * 2),
+    ],
+)
+def test_the_beginning_of_an_id_is_its_own(ids: list[str], short: list[str]) -> None:
+    assert short == beginnings(ids)
 
 
 def test_others_texts_can_not_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
