@@ -24,6 +24,8 @@ _SHORT: Final = 4000
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BEFORE_JSON: Final = "\ufeff \t\r\n"
 """What may stand before JSON: a byte order mark, as some programs write it, and white space."""
+_AS_MOST: Final = b'{"'
+"""How JSON in UTF-8 begins that has no white space there."""
 _OPENING: Final = frozenset("{[")
 _TO_STANDARD: Final = {ord("-"): "+", ord("_"): "/"}
 """From the alphabet of Base64 for URLs."""
@@ -71,8 +73,6 @@ def sendable(text: str) -> str:
 
 def text_in(body: str) -> str:
     """Return the text that a body is, or is Base64 of. Raises InvalidEnvelope."""
-    if body[:1] == "{":
-        return body
     text = body.lstrip(_BEFORE_JSON)
     return text if text[:1] in _OPENING else _from_base64(text)
 
@@ -84,7 +84,7 @@ def is_plain(body: str) -> bool:
 
 def as_fields(body: str) -> dict[str, Any]:
     """Return the JSON object in a body, be it plain text or Base64. Raises InvalidEnvelope."""
-    text = text_in(body)
+    text = body if body[:1] == "{" else text_in(body)
     try:
         value = DECODER.decode(text)
         if "\\u" in text and _SURROGATE.search(text):
@@ -114,7 +114,8 @@ def is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
 def _from_base64(body: str) -> str:
     """Return the JSON text that a body is Base64 of. Raises InvalidEnvelope."""
     try:
-        return _decoded(base64.b64decode(body, validate=True))
+        data = base64.b64decode(body, validate=True)
+        return data.decode() if data.startswith(_AS_MOST) else _decoded(data)
     except UnicodeDecodeError:
         raise InvalidEnvelope("its Base64 is not UTF-8 text") from None
     except (

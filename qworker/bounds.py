@@ -20,22 +20,22 @@ MAX_HEADER: Final = 8_192
 """Characters of a header's text."""
 MAX_REASON: Final = 4_096
 """Characters of an error's type, and of its text, that a message keeps."""
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""No job is older; other languages write an unset moment as the year 1."""
+EARLIEST: Final = 1970
+"""The year that no job is older than; other languages write an unset moment as the year 1."""
 _SHOWN: Final = 60
 
 
 def is_name(value: object) -> bool:
     """Say whether a value may be an id or the name of a task."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and not has_hidden(value)
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and (value.isprintable() or not has_hidden(value))
 
 
 def name_of(fields: Mapping[str, Any], key: str, default: str | None) -> str:
     """Return an id or a name. Raises InvalidEnvelope."""
     value = fields.get(key, default)
-    if not isinstance(value, str) or not is_name(value):
-        raise InvalidEnvelope(_why_no_name(key, value) if key in fields else f"{key!r} is missing")
-    return value
+    if isinstance(value, str) and 0 < len(value) <= MAX_NAME and (value.isprintable() or not has_hidden(value)):
+        return value
+    raise InvalidEnvelope(_why_no_name(key, value) if key in fields else f"{key!r} is missing")
 
 
 def count_of(fields: Mapping[str, Any], key: str) -> int:
@@ -68,14 +68,19 @@ def moment_of(fields: Mapping[str, Any], key: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise InvalidEnvelope(f"{key!r} has no time zone: write 2026-11-23T05:00:00Z")
-        moment = moment.astimezone(UTC)
+        if moment.tzinfo is not UTC:
+            moment = _in_utc(key, moment)
     except (TypeError, ValueError, OverflowError):
         raise InvalidEnvelope(f"{key!r} must be a time as in 2026-11-23T05:00:00Z") from None
-    if moment < EARLIEST:
-        raise InvalidEnvelope(f"{key!r} must be a time from {EARLIEST.year} on, as in 2026-11-23T05:00:00Z")
+    if moment.year < EARLIEST:
+        raise InvalidEnvelope(f"{key!r} must be a time from {EARLIEST} on, as in 2026-11-23T05:00:00Z")
     return moment
+
+
+def _in_utc(key: str, moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise InvalidEnvelope(f"{key!r} has no time zone: write 2026-11-23T05:00:00Z")
+    return moment.astimezone(UTC)
 
 
 def headers_of(fields: Mapping[str, Any]) -> Mapping[str, str]:
@@ -90,14 +95,15 @@ def header_problem(headers: Any, most: int) -> str:
     """Say in a few words what is wrong with headers; nothing if they are within bounds."""
     if not isinstance(headers, Mapping):
         return "must be an object"
-    if not all(isinstance(text, str) for pair in headers.items() for text in pair):
-        return "must be texts"
     if len(headers) > most:
         return f"are {len(headers)}, the limit is {most}"
-    if any(len(name) > MAX_NAME for name in headers):
-        return f"have a name of over {MAX_NAME} characters"
-    if any(len(text) > MAX_HEADER for text in headers.values()):
-        return f"have a text of over {MAX_HEADER} characters"
+    for name, text in headers.items():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            return "must be texts"
+        if len(name) > MAX_NAME:
+            return f"have a name of over {MAX_NAME} characters"
+        if len(text) > MAX_HEADER:
+            return f"have a text of over {MAX_HEADER} characters"
     return ""
 
 

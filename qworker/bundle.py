@@ -12,7 +12,7 @@ message reappears, with a backoff, until a worker that does has it.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from qworker.bodies import MAX_DEPTH, Encoding, as_fields, is_deep, is_plain, on_the_wire, text_in
 from qworker.bounds import MAX_JOBS, name_of
@@ -45,11 +45,10 @@ class Contents:
     members: Sequence["Member"] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """What stands for one job in a bundle."""
 
-    said: Any = field(repr=False)
+    said: Any
     """Its envelope, with an id, or whatever stands there instead."""
     job: Job | InvalidEnvelope
     """The job, or why it is none."""
@@ -119,7 +118,7 @@ def contents_of(body: str, *, message_id: str, deliveries: int | None = None) ->
 def _member(number: int, found: Any, message_id: str) -> Member:
     if not isinstance(found, dict):
         return Member(found, InvalidEnvelope(f"it is a JSON {type(found).__name__} in a bundle, not an object"))
-    fields = {"id": f"{message_id}-{number}"} | found
+    fields = found if "id" in found else {"id": f"{message_id}-{number}"} | found
     try:
         job = job_of(fields, message_id)
     except InvalidEnvelope as problem:

@@ -16,7 +16,6 @@ producer, and newer workers, can run beside an older worker.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -101,18 +100,21 @@ def decode(body: str, *, message_id: str, deliveries: int | None = None) -> Job:
 def job_of(fields: Mapping[str, Any], default_id: str, message_id: str = "", deliveries: int | None = None) -> Job:
     """Return the job in an envelope's fields; without the id of its message, no notes count. Raises InvalidEnvelope."""
     check_version(fields)
-    job = Job(
-        id=name_of(fields, "id", default_id),
-        task=name_of(fields, "task", None),
-        args=_typed(fields, "args", list, []),
-        kwargs=_typed(fields, "kwargs", dict, {}),
-        enqueued_at=moment_of(fields, "enqueued_at"),
-    )
     if _PLAIN.issuperset(fields):
-        return job
+        return Job(
+            name_of(fields, "id", default_id),
+            name_of(fields, "task", None),
+            _typed(fields, "args", list, []),
+            _typed(fields, "kwargs", dict, {}),
+            moment_of(fields, "enqueued_at"),
+        )
     notes = notes_in(fields, message_id, deliveries)
-    return replace(
-        job,
+    return Job(
+        name_of(fields, "id", default_id),
+        name_of(fields, "task", None),
+        _typed(fields, "args", list, []),
+        _typed(fields, "kwargs", dict, {}),
+        moment_of(fields, "enqueued_at"),
         ttl=ttl_of(fields),
         expires_at=moment_of(fields, "expires_at"),
         attempts=count_of(fields, "attempts"),

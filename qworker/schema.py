@@ -8,12 +8,21 @@ from urllib.parse import quote
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind, models_json_schema
 from pydantic_core import CoreSchema
 
+from qworker.bounds import MAX_HEADER, MAX_HEADERS, MAX_NAME
 from qworker.brokers.base import MAX_TTL
 from qworker.envelope import VERSION
 from qworker.task import Task
 
 _ENVELOPE: Final = f"envelope:v{VERSION}"
 """With a colon, as the names of tasks have here too, so that no class can have this name."""
+_NAME: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_NAME,
+    "not": {"pattern": r"[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"},
+}
+_OF_WORKERS: Final = ("noted", "attempts", "begun", "last", "given_up")
+"""What only workers have to say."""
 _BY_POSITION: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _NAMED: Final = (*_BY_POSITION, Parameter.KEYWORD_ONLY)
@@ -64,8 +73,8 @@ def _envelope() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "v": {"const": VERSION, "description": "The version of the envelope; may be left out."},
-            "id": {"type": "string", "minLength": 1, "description": "Unique; without it, the message's id is taken."},
-            "enqueued_at": moment | {"description": "When the producer made it."},
+            "id": _NAME | {"description": "Unique; without it, the message's id is taken."},
+            "enqueued_at": moment | {"description": "When the producer made it, with a time zone, from 1970 on."},
             "ttl": {
                 "type": "integer",
                 "minimum": 1,
@@ -75,9 +84,12 @@ def _envelope() -> dict[str, Any]:
             "expires_at": moment | {"description": "Not worth starting after this, by the broker's clock."},
             "headers": {
                 "type": "object",
-                "additionalProperties": {"type": "string"},
+                "maxProperties": MAX_HEADERS,
+                "propertyNames": {"maxLength": MAX_NAME},
+                "additionalProperties": {"type": "string", "maxLength": MAX_HEADER},
                 "description": "What the handler finds in ctx.headers; trace context, too.",
             },
+            **dict.fromkeys(_OF_WORKERS, False),
         },
     }
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
+from qworker.bounds import MAX_NAME, MAX_OWN_HEADERS, header_problem, in_short, is_name
 from qworker.brokers.base import MAX_TTL, check_queue_name
 from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
@@ -321,6 +322,8 @@ def _ttl(ttl: Delay, name: str) -> int:
 def _headers(headers: Any) -> Mapping[str, str]:
     if not isinstance(headers, Mapping) or not all(isinstance(text, str) for pair in headers.items() for text in pair):
         raise ConfigurationError("headers must be a mapping of texts, names and values")
+    if problem := header_problem(headers, MAX_OWN_HEADERS):
+        raise ConfigurationError(f"headers {problem}")
     return dict(headers)
 
 
@@ -333,6 +336,9 @@ def _bundle(jobs: Any) -> int:
 def _task_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"a task's name must be a text, not {name!r}")
+    if not is_name(name):
+        limits = f"of at most {MAX_NAME} characters, without control characters and those that turn text"
+        raise ConfigurationError(f"a task's name must be a text {limits}: {in_short(name)} is not")
     if name == BUNDLE_TASK:
         raise ConfigurationError(f"no task may be named {name!r}: messages with many jobs have this name")
     return name

@@ -100,7 +100,7 @@ MUTANTS: Final = (
         (
             Edit(
                 "qworker/engine/settler.py",
-                "        job = replace(job, releases=job.releases + 1, begun=begun, last=last)\n",
+                "        job = replace(job, releases=job.releases + 1, unknown=unknown, begun=begun, last=last)\n",
                 "        return None\n",
             ),
         ),

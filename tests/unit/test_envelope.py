@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qworker import App
 from qworker.bodies import Encoding, as_body
 from qworker.bounds import MAX_COUNT, MAX_HEADER, MAX_HEADERS, MAX_NAME
 from qworker.brokers.base import MAX_BODY_BYTES, MAX_TTL, check_text
 from qworker.envelope import decode, encode, without_history
-from qworker.errors import InvalidEnvelope
+from qworker.errors import ConfigurationError, InvalidArguments, InvalidEnvelope
 from qworker.escaping import has_hidden
 from qworker.job import Job, Reason
 
@@ -295,3 +296,25 @@ def test_a_body_that_would_outgrow_a_message_keeps_its_history() -> None:
     body = f'{{"task":"t","args":{short},"attempts":1}}'
     assert len(body) <= MAX_BODY_BYTES < len(as_body(json.loads(body)))
     assert body == without_history(body)
+
+
+@given(
+    st.text(max_size=3) | st.sampled_from(["x" * MAX_NAME, "x" * (MAX_NAME + 1), "a\u202eb", "a\nb", "\ud800"]),
+    st.dictionaries(texts | st.just("h" * (MAX_NAME + 1)), texts | st.just("x" * (MAX_HEADER + 1)), max_size=2),
+    st.none() | st.integers(-1, MAX_TTL + 1),
+)
+def test_what_a_producer_may_enqueue_a_worker_reads(name: str, headers: dict[str, str], ttl: int | None) -> None:
+    """Both go by the same bounds; trace context may come on top."""
+    app = App(broker="sqlite://")
+    try:
+        task = app.task(name=name)(_nothing)
+        producer = task.using(headers=headers, ttl=ttl)
+        job = replace(producer.make((), {}), enqueued_at=None)  # a message has only its milliseconds
+    except (ConfigurationError, InvalidArguments):
+        return
+    more = {f"trace-{number}": "x" * MAX_HEADER for number in range(2)}
+    for sent in (job, replace(job, headers={**job.headers, **more})):
+        assert sent == decode(encode(sent), message_id="m1", deliveries=1)
+
+
+def _nothing() -> None: ...
