@@ -8,7 +8,7 @@ from qworker import INJECTED, Backoff, Context
 
 __all__ = ["app"]
 
-ODD_NAME = 'odd\n{"event": "job.succeeded"}\x1b[31m\x85name'
+ODD_NAME = 'odd {"event": "job.succeeded"} [info     ] name=\\n "x" 😀'  # as odd as a name may be
 
 
 @app.task

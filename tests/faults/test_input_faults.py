@@ -377,7 +377,7 @@ FIELD = 2_048
 
 
 SHOUTS = [(FORGED, 1), (FORGED, 2_000), ("😀", 25_000), ('"\\', 50_000), ("\n", 100_000), ("x", 100_000)]
-LINES = {"job.retried": len(SHOUTS) + 1, "job.poisoned": len(SHOUTS) + 2, "message.poisoned": 1}
+LINES = {"job.retried": len(SHOUTS), "job.poisoned": len(SHOUTS) + 2, "message.poisoned": 3}
 
 
 def enqueue_odd_jobs(stage: Stage) -> None:
@@ -389,6 +389,8 @@ def enqueue_odd_jobs(stage: Stage) -> None:
     input_jobs.oddly_named.using(queue=stage.queue).enqueue(10, secret, FORGED)
     put(
         stage,
+        json.dumps({"task": '{"event": "forged"} [info     ] forged', "args": [secret]}),
+        json.dumps({"task": "input_jobs.take", "args": [secret]}),
         json.dumps({"task": FORGED, "args": [secret]}),
         json.dumps({"task": "input_jobs.take", "id": FORGED * 100, "args": [secret]}),
         json.dumps({"v": FORGED * 100, "task": "input_jobs.take", "args": [secret]}),
@@ -408,10 +410,11 @@ def test_whatever_a_text_holds_it_is_one_line(stage: Stage, fault: Fault, log_fo
     assert worker.output == "".join(f"{line}\n" for line in lines)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", worker.output)
     assert LINES == {event: seen[event] for event in LINES}
+    assert seen["task.unknown"] >= 1  # it may come back while the worker runs
     assert 2 == seen["worker.started"] + seen["worker.stopped"]
     assert longest <= FIELD
     assert CANARY not in worker.output
-    assert len(SHOUTS) + 3 == len(stage.poisoned())
+    assert len(SHOUTS) + 5 == len(stage.poisoned())
 
 
 def _json_lines(lines: list[str]) -> tuple[Counter[str], int]:
