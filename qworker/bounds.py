@@ -38,11 +38,11 @@ def name_of(fields: Mapping[str, Any], key: str, default: str | None) -> str:
     raise InvalidEnvelope(_why_no_name(key, value) if key in fields else f"{key!r} is missing")
 
 
-def count_of(fields: Mapping[str, Any], key: str) -> int:
+def count_of(fields: Mapping[str, Any], key: str, most: int = MAX_COUNT) -> int:
     """Return a count, 0 where there is none. Raises InvalidEnvelope."""
     value = fields.get(key, 0)
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise InvalidEnvelope(f"{key!r} must be a whole number, 0 to {MAX_COUNT}")
+    if type(value) is not int or not 0 <= value <= most:
+        raise InvalidEnvelope(f"{key!r} must be a whole number, 0 to {most}")
     return value
 
 

@@ -9,7 +9,8 @@ moment until which it is, both by the broker's clock; ``state``, where its handl
 send is ``{"task":"…"}``; bounds.py has the bounds.
 
 Workers write notes in front (notes.py). Where they put a job of a bundle into a message of its own, they say in it, as
-any producer could: ``attempts``, made of it before; ``begun``, of a job with a ttl whose handler was called; ``last``,
+any producer could: ``attempts``, made of it before; ``begun``, of a job with a ttl whose handler was called, or
+``waited``, the seconds of the ttl that have passed without that; ``last``,
 that its last attempt comes next; and ``given_up``, why.
 Keys that this version doesn't know mean nothing to it and are kept where it writes a message anew, so that a newer
 producer, and newer workers, can run beside an older worker.
@@ -22,7 +23,7 @@ from typing import Any, Final
 
 from qworker.bodies import TOO_DEEP, Encoding, as_body, as_fields, as_text, is_deep, is_plain, may_be_deep, on_the_wire
 from qworker.bounds import count_of, headers_of, in_short, moment_of, name_of, true_or_missing, ttl_of
-from qworker.brokers.base import check_body
+from qworker.brokers.base import MAX_TTL, check_body
 from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job, Reason
 from qworker.notes import KEY as NOTED
@@ -41,6 +42,7 @@ _KNOWN: Final = frozenset(
         "expires_at",
         "attempts",
         "begun",
+        "waited",
         "last",
         "state",
         "headers",
@@ -50,7 +52,7 @@ _KNOWN: Final = frozenset(
 )
 _PLAIN: Final = frozenset({"v", "id", "task", "args", "kwargs", "enqueued_at"})
 """All that most envelopes have."""
-_HISTORY: Final = frozenset({NOTED, "attempts", "begun", "last", "given_up"})
+_HISTORY: Final = frozenset({NOTED, "attempts", "begun", "waited", "last", "given_up"})
 """What workers write into a body between its deliveries, apart from the state."""
 
 
@@ -77,6 +79,8 @@ def _fields_of(job: Job) -> dict[str, Any]:
         fields["ttl"] = job.ttl
     if job.expires_at is not None:
         fields["expires_at"] = _iso(job.expires_at)
+    if job.waited:
+        fields["waited"] = job.waited
     if job.attempts:
         fields["attempts"] = job.attempts
     if job.state is not None:
@@ -117,6 +121,7 @@ def job_of(fields: Mapping[str, Any], default_id: str, message_id: str = "", del
         moment_of(fields, "enqueued_at"),
         ttl=ttl_of(fields),
         expires_at=moment_of(fields, "expires_at"),
+        waited=count_of(fields, "waited", MAX_TTL),
         attempts=count_of(fields, "attempts"),
         state=fields.get("state"),
         headers=headers_of(fields),

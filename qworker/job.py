@@ -53,6 +53,8 @@ class Job:
     """Whether it was noted that its handler was called, of a job with a ttl: it is started again however late it is."""
     last: bool = False
     """Whether it was noted that its last attempt begins, or comes next: if no outcome follows, it is given up."""
+    waited: int = 0
+    """Seconds of its ttl that passed while it was in another message, a bundle, and not begun."""
     attempts: int = 0
     """How many attempts were made of it while it was in another message, a bundle."""
     given_up: Reason | None = None
@@ -72,7 +74,7 @@ class Job:
         ends = [] if self.expires_at is None else [self.expires_at]
         if self.ttl is not None:
             with suppress(OverflowError):  # the end of the year 9999
-                ends.append(inserted_at + timedelta(seconds=self.ttl))
+                ends.append(inserted_at + timedelta(seconds=self.ttl - self.waited))
         return min(ends, default=None)
 
     def expired(self, inserted_at: datetime, now: datetime) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qworker.bodies import Encoding
-from qworker.brokers.base import MAX_BATCH, Urgency
+from qworker.brokers.base import MAX_BATCH, MAX_TTL, Urgency
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.bundles import Bundle, Part
 from qworker.engine.faultpoints import faultpoint
@@ -115,7 +115,7 @@ class PartSettler:
             await self._put_alone(queue, part, after, {})
             return
         reason = said_of(short_reason(failure))
-        notes = _begun(attempt) | ({"attempts": attempt.number - 1} if attempt.number > 1 else {})
+        notes = _begun_or_waited(attempt) | ({"attempts": attempt.number - 1} if attempt.number > 1 else {})
         try:
             await self._put_alone(queue, part, after, notes | {"given_up": reason})
         except MessageTooLarge:
@@ -138,12 +138,19 @@ class PartSettler:
 
 def _notes_of(attempt: Attempt, action: Reappear) -> dict[str, Any]:
     made = attempt.number if action.counted else attempt.number - 1
-    notes = _begun(attempt) | ({"attempts": made} if made else {})
+    notes = _begun_or_waited(attempt) | ({"attempts": made} if made else {})
     return notes | {"last": True} if action.one_left else notes
 
 
 def _begun(attempt: Attempt) -> dict[str, Any]:
     return {"begun": True} if attempt.noted_as_begun else {}
+
+
+def _begun_or_waited(attempt: Attempt) -> dict[str, Any]:
+    """Return what another message has to say of a ttl, which counts from its put."""
+    if attempt.noted_as_begun or attempt.job.ttl is None:
+        return _begun(attempt)
+    return {"waited": min(attempt.job.waited + int(attempt.received.age.total_seconds()), MAX_TTL)}
 
 
 def _attempts(part: Part) -> int:

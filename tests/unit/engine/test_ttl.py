@@ -314,3 +314,22 @@ async def test_a_replay_says_nothing_of_what_has_no_ttl(app: App) -> None:
     told: list[Progress] = []
     assert 1 == await replay(app.broker, "default", told=told.append)
     assert 0 == told[-1].ttl_anew
+
+
+async def test_a_job_that_leaves_its_bundle_unbegun_keeps_what_is_left_of_its_ttl(
+    app: App, broker: SqliteBroker, clock: FakeClock
+) -> None:
+    jobs = [Job("j1", "not yet known", ttl=300), Job("j2", "not yet known", ttl=900)]
+    await broker.queue("default").put(bundled([encode(job) for job in jobs], "text"))
+    clock.advance(200)
+    await arun_until_idle(app)
+    clock.advance(60)
+    assert {(300, 200, False), (900, 200, False)} == {(job.ttl, job.waited, job.begun) for job in await queued(broker)}
+
+    @app.task(name="not yet known")
+    async def known() -> None: ...
+
+    clock.advance(60)
+    happened = await arun_until_idle(app)
+    assert ["j1"] == [event.job.id for event in happened.of(JobExpired)]
+    assert ["j2"] == [event.job.id for event in happened.of(JobSucceeded)]
