@@ -1,18 +1,19 @@
 """App: tasks, their broker and their workers, put together."""
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, overload
 
+from qworker._callables import handler_of, lifespan_of, listeners_of, middleware_of
 from qworker._distribution import install
+from qworker._names import Names, Origin, name_of
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
 from qworker.enqueue import Enqueuer, Now
-from qworker.errors import ConfigurationError, UnknownTask
+from qworker.errors import ConfigurationError, UnknownTask, shown
 from qworker.events import Listener
 from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
@@ -20,7 +21,7 @@ from qworker.portal import Portal
 from qworker.project import anchored, here
 from qworker.retry import Backoff, Delay
 from qworker.surroundings import Surroundings
-from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task, middleware_of
+from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.beginning import Beginning
@@ -36,6 +37,10 @@ _NOT_A_WORKERS: Final = frozenset(
     {"app", "broker", "encoding", "health_port", "log_format", "log_level", "processes", "reload", "tracing"}
 )
 """Settings of a whole program, or of its App."""
+_OPTIONS: Final = frozenset(
+    {"backoff", "bundle", "executor", "max_attempts", "middleware", "queue", "state", "timeout"}
+)
+"""Options of @task beside the name."""
 
 
 class App:
@@ -63,16 +68,17 @@ class App:
     ) -> None:
         self._here = here()
         """Where relative paths and settings are looked for, whatever directory a program changes to later."""
-        self._given_broker = anchored(broker, self._here) if isinstance(broker, str) else broker
-        self._given_encoding = encoding
-        self._given_tracing = tracing
+        self._given_broker = _checked_broker(broker, self._here)
+        self._given_encoding = _checked_encoding(encoding)
+        self._given_tracing = _checked_tracing(tracing)
         self._made: dict[str, Any] = {}
-        self._lifespan = lifespan
-        self._middleware = middleware_of(middleware)
-        self._listeners = tuple(listeners)
+        self._lifespan = lifespan_of(lifespan)
+        self._middleware = middleware_of(middleware, "App: ")
+        self._listeners = listeners_of(listeners, "App")
         self._surroundings = Surroundings(child_setup)
         self._error_hooks: list[ErrorHook] = []
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._names = Names()
         self._portal = Portal(self._close_broker)
 
     @property
@@ -87,8 +93,9 @@ class App:
 
     def use_broker(self, broker: str | Broker) -> None:
         """Use another broker from now on; for command lines and tests. What sync calls opened to the old is closed."""
+        given = _checked_broker(broker, here())
         self._portal.close()
-        self._given_broker = anchored(broker, here()) if isinstance(broker, str) else broker
+        self._given_broker = given
         self._made.clear()
 
     @overload
@@ -200,8 +207,11 @@ class App:
         beginning: "Beginning | None" = None,
     ) -> "Worker":
         """Return a worker for this app that is not started yet; its child processes begin as *beginning* says."""
-        from qworker.engine.worker import Worker  # noqa: PLC0415 — see above
+        from qworker.engine.child import check_can_be_found  # noqa: PLC0415 — see above
+        from qworker.engine.worker import Worker  # noqa: PLC0415 — the same
 
+        for task in self._tasks.values():
+            check_can_be_found(task)
         return Worker(
             self.broker,
             self._tasks,
@@ -209,7 +219,7 @@ class App:
             encoding=self.encoding,
             lifespan=self._bound_lifespan(),
             middleware=self._middleware,
-            listeners=(*self._listeners, *listeners),
+            listeners=(*self._listeners, *listeners_of(listeners, "worker()")),
             error_hooks=self._error_hooks,
             beginning=beginning,
             tracing=self._enqueuer.tracing,
@@ -281,41 +291,44 @@ class App:
         lifespan = self._lifespan
         return None if lifespan is None else lambda: lifespan(self)
 
-    def _register(self, function: Callable[P, R], name: str | None = None, **options: Any) -> Task[P, R]:
-        name = name or _name_of(function)
-        task = Task(function, self, name=name, surroundings=self._surroundings, **options)
-        known = self._tasks.get(name)
-        if known is not None and _place_of(known.function) != _place_of(function):
+    def _register(self, function: Any, name: str | None = None, **options: Any) -> Task[..., Any]:
+        if isinstance(function, Task):
             raise ConfigurationError(
-                f"two tasks are named {name!r}: {_place_of(known.function)}, {_place_of(function)}"
+                f"{function.name!r} is a task already: for another of the same function, hand in its .function"
             )
-        self._tasks[name] = task
+        handler, origin = handler_of(function), Origin.here()
+        if unknown := options.keys() - _OPTIONS:
+            raise ConfigurationError(f"@task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}")
+        name = name_of(handler, origin) if name is None else name
+        task = Task(handler, self, name=name, surroundings=self._surroundings, **options)
+        task.made_in = origin.module
+        self._names.take(task.name, handler, options, origin)
+        self._tasks[task.name] = task
         return task
 
     def __repr__(self) -> str:
         return f"<App of {len(self._tasks)} tasks>"
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__qualname__", type(function).__qualname__).replace("<locals>.", "")
-    return f"{_module_of(function)}.{name}"
+def _checked_broker(given: Any, folder: Path | None) -> str | Broker | None:
+    if isinstance(given, str) and given:
+        return anchored(given, folder)
+    if given is None or isinstance(given, Broker):
+        return given
+    what = "not be empty: leave it out to have the settings decide" if given == "" else f"not {type(given).__name__}"
+    raise ConfigurationError(f"App: broker must be a URL, a connection string or a Broker, {what}")
 
 
-def _module_of(function: Callable[..., Any]) -> str:
-    """Return the name a worker will import the module by, for a script that runs as __main__ too."""
-    module = function.__module__
-    if module != "__main__":
-        return module
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:
-        return main.__spec__.name.removesuffix(".__main__")
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else module
+def _checked_encoding(given: Any) -> Encoding | None:
+    if given is not None and given not in get_args(Encoding):
+        raise ConfigurationError(f"App: encoding must be 'text' or 'base64', not {shown(given)}")
+    return cast(Encoding | None, given)
 
 
-def _place_of(function: Callable[..., Any]) -> str:
-    code = getattr(function, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+def _checked_tracing(given: Any) -> bool | None:
+    if given is not None and not isinstance(given, bool):
+        raise ConfigurationError(f"App: tracing must be True or False, not {shown(given)}")
+    return given
 
 
 default_app = App()

@@ -1,10 +1,10 @@
 """What a program's own error hooks are told of a failed attempt: for services that collect errors, Sentry say."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from qworker.errors import ConfigurationError, QworkerError
+from qworker._callables import hook_of
+from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Failure
 
@@ -50,6 +50,4 @@ ErrorHook = Callable[[FailedAttempt], object]
 
 def check_hook(hook: ErrorHook) -> ErrorHook:
     """Return *hook* if it can be called without waiting. Raises ConfigurationError."""
-    if inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(f"on_error: {hook.__qualname__} is 'async def', but nothing waits for it: use 'def'")
-    return hook
+    return hook_of(hook, "on_error")  # type: ignore[no-any-return] # it is the same

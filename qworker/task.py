@@ -11,11 +11,12 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
-from qworker.bounds import MAX_NAME, MAX_OWN_HEADERS, header_problem, in_short, is_name
+from qworker._callables import middleware_of
+from qworker._names import check_name
+from qworker.bounds import MAX_OWN_HEADERS, header_problem
 from qworker.brokers.base import MAX_TTL, check_queue_name
-from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import Context
-from qworker.errors import ConfigurationError, InvalidArguments
+from qworker.errors import ConfigurationError, InvalidArguments, shown
 from qworker.job import Job, new_job_ids, utc_now
 from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of
 from qworker.signature import Encoded, Signature
@@ -98,9 +99,11 @@ class Task(Generic[P, R]):
         bundle: int = 1,
         surroundings: Surroundings | None = None,
     ) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())  # another library's "enqueue" must not hide this one
         self.function = function
-        self.name = _task_name(name)
+        self.made_in = ""
+        """The module that made it a task, if one did: not always the function's own."""
+        self.name = check_name(name)
         self.queue = check_task_queue(queue)
         self.signature = Signature(name, function)
         self.states = States(name, state)
@@ -274,14 +277,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def middleware_of(given: Any, where: str = "") -> tuple[Middleware, ...]:
-    """Return what is to surround calls; raises ConfigurationError, which begins with *where*."""
-    found: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (None,)
-    if not all(map(callable, found)):
-        raise ConfigurationError(f"{where}middleware must be a list of async functions, not {given!r}")
-    return found
-
-
 def poison_queue_of(queue: str) -> str:
     """Return the name of the queue for jobs of *queue* that were given up."""
     return queue + POISON_SUFFIX
@@ -329,19 +324,8 @@ def _headers(headers: Any) -> Mapping[str, str]:
 
 def _bundle(jobs: Any) -> int:
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ConfigurationError(f"bundle must be a whole number of jobs, 1 or more, not {jobs!r}")
+        raise ConfigurationError(f"bundle must be a whole number of jobs, 1 or more, not {shown(jobs)}")
     return jobs
-
-
-def _task_name(name: Any) -> str:
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"a task's name must be a text, not {name!r}")
-    if not is_name(name):
-        limits = f"of at most {MAX_NAME} characters, without control characters and those that turn text"
-        raise ConfigurationError(f"a task's name must be a text {limits}: {in_short(name)} is not")
-    if name == BUNDLE_TASK:
-        raise ConfigurationError(f"no task may be named {name!r}: messages with many jobs have this name")
-    return name
 
 
 def _policy(task: str, max_attempts: int, backoff: Backoff | None) -> RetryPolicy:
@@ -367,7 +351,7 @@ def _timeout(task: str, timeout: Delay | None) -> float | None:
 
 def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:
     if executor is not None and executor not in get_args(Executor):
-        raise ConfigurationError(f"task {task}: executor must be 'thread' or 'process', not {executor!r}")
+        raise ConfigurationError(f"task {task}: executor must be 'thread' or 'process', not {shown(executor)}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"task {task}: it is a generator, and nobody would iterate over it: drop its yield")
     if not inspect.iscoroutinefunction(function):

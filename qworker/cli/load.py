@@ -99,10 +99,22 @@ def _import(name: str) -> ModuleType:
             place = f"in {folder} or on Python's path" if folder else "on Python's path, and the directory was deleted"
             raise ConfigurationError(f"no module {name!r} {place}") from None
         _broken(name, error)
-    except (ConfigurationError, KeyboardInterrupt):
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} ({_place_of(error)})") from None
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 — a module may do anything when it is imported, even exit
         _broken(name, error)
+
+
+def _place_of(error: ConfigurationError) -> str:
+    """Return the line of the user's that made a mistake, not the one of ours that found it."""
+    own = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in {"qworker", "importlib"}
+    ]
+    return own[-1] if own else "where it is imported"
 
 
 def _broken(name: str, error: BaseException) -> NoReturn:

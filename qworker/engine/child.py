@@ -5,12 +5,12 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 from qworker.context import Context, SaveState, set_current
 from qworker.engine.outcomes import check_returned, outcome_of
-from qworker.errors import QworkerError
+from qworker.errors import ConfigurationError, QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
 from qworker.task import Task
@@ -22,6 +22,8 @@ class ChildCall:
 
     module: str
     qualname: str
+    made_in: str
+    """The module that made its function a task."""
     job: Job
     queue: str
     attempt: int
@@ -79,9 +81,42 @@ def _refuse_coroutine(returned: Any) -> None:
         raise TypeError("the handler is 'async def': with executor='process' it must be a plain function")
 
 
+def check_can_be_found(task: Task[..., Any]) -> None:
+    """Raise ConfigurationError for a task of child processes that none of them would find."""
+    if task.options.executor == "process" and not _is_found(task):
+        raise ConfigurationError(
+            f"task {task.name}: no child process can find it, as executor='process' needs: "
+            f"make it a variable of its module, {task.made_in or task.function.__module__}"
+        )
+
+
+def _is_found(task: Task[..., Any]) -> bool:
+    function = task.function
+    try:
+        found = _find(task.name, function.__module__, getattr(function, "__qualname__", ""), task.made_in)
+    except ImportError:
+        return False
+    return found is not None
+
+
 def _find_task(call: ChildCall) -> Task[..., Any]:
-    module = importlib.import_module(call.module)
-    found = reduce(getattr, call.qualname.split("."), module)
-    if not isinstance(found, Task):
+    found = _find(call.job.task, call.module, call.qualname, call.made_in)
+    if found is None:
         raise QworkerError(f"{call.module}.{call.qualname} is not a task: with executor='process' it must stay one")
+    return found
+
+
+def _find(name: str, module: str, qualname: str, made_in: str) -> Task[..., Any] | None:
+    """Return the task of a name: it is where its function was defined, or else a variable of a module."""
+    for place in dict.fromkeys(filter(None, (module, made_in))):
+        found_module = importlib.import_module(place)
+        for found in (_at(qualname, found_module), *vars(found_module).values()):
+            if isinstance(found, Task) and found.name == name:
+                return found
+    return None
+
+
+def _at(qualname: str, found: Any) -> Any:
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
     return found

@@ -101,7 +101,8 @@ class Runner:
         attempt, function = run.attempt, run.task.function
         call = ChildCall(
             module=function.__module__,
-            qualname=function.__qualname__,
+            qualname=getattr(function, "__qualname__", ""),
+            made_in=run.task.made_in,
             job=attempt.job,
             queue=attempt.queue,
             attempt=attempt.number,

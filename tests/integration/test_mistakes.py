@@ -40,7 +40,17 @@ MISTAKES = [
     ),
     Mistake(
         "run impatient",
-        "task mail.send: backoff must be a Backoff, as in Backoff(base=5, max=600), not 0.1",
+        "task mail.send: backoff must be a Backoff, as in Backoff(base=5, max=600), not 0.1 ({here}/impatient.py:2)",
+    ),
+    Mistake(
+        "run undressed",
+        "a task can't be named 'undressed.logged.wrapper', as all are that logged() returns: "
+        "give that decorator functools.wraps, or the task a name= ({here}/undressed.py:6)",
+    ),
+    Mistake(
+        "run method",
+        "method.Mailer.send can't be a task: it is a method, and no job has an object to call it on: "
+        "make it a @staticmethod, or a function outside of the class ({here}/method.py:3)",
     ),
     Mistake("run misspelt", "module 'misspelt' can't be imported: SyntaxError: invalid syntax ({here}/misspelt.py:1)"),
     Mistake("run jobs --fast", "No such option: --fast (Possible options: --burst, --lease); see 'qworker run --help'"),
@@ -178,6 +188,11 @@ def here(tmp_path: Path) -> Path:
     (tmp_path / "impatient.py").write_text(
         "from qworker import task\n@task(name='mail.send', backoff=0.1)\ndef send(): ...\n"
     )
+    (tmp_path / "undressed.py").write_text(
+        "from qworker import task\ndef logged(f):\n    def wrapper(n): f(n)\n    return wrapper\n\n"
+        "@task\n@logged\ndef send(n): ...\n"
+    )
+    (tmp_path / "method.py").write_text("from qworker import task\nclass Mailer:\n    @task\n    def send(self): ...\n")
     (tmp_path / "misspelt.py").write_text("def def\n")
     return tmp_path
 

@@ -204,7 +204,11 @@ def names_in_table(head: str) -> list[str]:
 
 
 def test_the_tables_name_every_option() -> None:
-    assert set(names_in_table("option of `@task`")) == set(inspect.signature(Task).parameters) - {"function", "sender"}
+    assert set(names_in_table("option of `@task`")) == set(inspect.signature(Task).parameters) - {
+        "function",
+        "sender",
+        "surroundings",
+    }
     assert set(names_in_table("option of `using(…)`")) == set(inspect.signature(Task.using).parameters) - {"self"}
     assert set(names_in_table("setting")) == set(Settings.model_fields)
 

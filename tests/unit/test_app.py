@@ -84,7 +84,7 @@ def test_two_tasks_of_one_name_are_refused(app: App) -> None:
     @app.task(name="same")
     def first() -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"two tasks are named 'same': .*test_app.py:\d+, .*test_app.py:\d+"):
+    with pytest.raises(ConfigurationError, match=r"two functions are named 'same', at .*test_app.py:\d+ and at"):
 
         @app.task(name="same")
         def second() -> None: ...

@@ -40,8 +40,8 @@ JOB = Job(
 )
 FAILURE = Failure("ValueError", "half a pair \udc80", "Traceback …", "tasks.py:1 in t")
 SAID: list[Said] = [
-    ChildCall("tasks", "t", JOB, "work", 3, NOON),
-    ChildCall("tasks", "t", Job("j2", "t"), "work", 1, None),
+    ChildCall("tasks", "t", "tasks", JOB, "work", 3, NOON),
+    ChildCall("tasks", "t", "tasks", Job("j2", "t"), "work", 1, None),
     Checkpoint({"page": [1, 2.5, "x"]}),
     Saved(None),
     Succeeded(),

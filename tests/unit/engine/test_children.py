@@ -32,7 +32,7 @@ async def no_state(_: Any) -> None:
 
 def call(name: str, *args: Any, state: Any = None, module: str = "in_child") -> ChildCall:
     job = Job("j1", f"in_child.{name}", list(args), state=state)
-    return ChildCall(module, name, job, "work", 1, None)
+    return ChildCall(module, name, "", job, "work", 1, None)
 
 
 async def test_a_child_runs_one_call_after_another(children: Children) -> None:

@@ -59,9 +59,9 @@ async def test_what_a_handler_raises_is_told_with_its_traceback(app: App, told: 
 
 
 async def test_of_a_child_process_what_is_known_is_told(app: App, told: list[FailedAttempt]) -> None:
-    app._tasks["child"] = in_child.add
+    app._tasks["in_child.add"] = in_child.add
     queue = app.broker.queue("default")
-    await queue.put(encode(Job("j1", "child", [1, 1])))
+    await queue.put(encode(Job("j1", "in_child.add", [1, 1])))
     await arun_until_idle(app)
     [failed] = told
     assert isinstance(failed.error, JobFailed)
