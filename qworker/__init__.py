@@ -5,6 +5,7 @@ import qworker.interrupts  # noqa: F401 — before the rest, which takes a momen
 
 from qworker.app import App, default_app, task
 from qworker.context import INJECTED, Context, current
+from qworker.defaults import TaskDefaults
 from qworker.errors import (
     ConfigurationError,
     EnqueueUncertain,
@@ -36,6 +37,7 @@ __all__ = [
     "Retry",
     "Snooze",
     "Task",
+    "TaskDefaults",
     "current",
     "default_app",
     "task",

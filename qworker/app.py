@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, overload
 
@@ -12,6 +13,7 @@ from qworker._names import Names, Origin, name_of
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
+from qworker.defaults import TaskDefaults
 from qworker.enqueue import Enqueuer, Now
 from qworker.errors import ConfigurationError, UnknownTask, shown
 from qworker.events import Listener
@@ -19,9 +21,9 @@ from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
 from qworker.portal import Portal
 from qworker.project import anchored, here
-from qworker.retry import Backoff, Delay
+from qworker.retry import Backoff, Delay, ErrorTypes
 from qworker.surroundings import Surroundings
-from qworker.task import DEFAULT_QUEUE, Executor, Middleware, P, R, Sending, Task
+from qworker.task import Executor, Middleware, P, R, Sending, Task
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.beginning import Beginning
@@ -37,9 +39,7 @@ _NOT_A_WORKERS: Final = frozenset(
     {"app", "broker", "encoding", "health_port", "log_format", "log_level", "processes", "reload", "tracing"}
 )
 """Settings of a whole program, or of its App."""
-_OPTIONS: Final = frozenset(
-    {"backoff", "bundle", "executor", "max_attempts", "middleware", "queue", "state", "timeout"}
-)
+_OPTIONS: Final = frozenset({field.name for field in fields(TaskDefaults)} | {"middleware", "state"})
 """Options of @task beside the name."""
 
 
@@ -52,7 +52,8 @@ class App:
     manager that is given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``.
     *middleware* wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and
     running; without it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. *child_setup* is
-    called in each child process (``executor="process"``) before its first job. Making an App connects to nothing.
+    called in each child process (``executor="process"``) before its first job. *defaults* are options of all its tasks
+    whose ``@task`` says nothing else. Making an App connects to nothing.
     """
 
     def __init__(  # noqa: PLR0913 — each option has its own name
@@ -65,6 +66,7 @@ class App:
         listeners: Iterable[Listener] = (),
         tracing: bool | None = None,
         child_setup: Callable[[], object] | None = None,
+        defaults: TaskDefaults | None = None,
     ) -> None:
         self._here = here()
         """Where relative paths and settings are looked for, whatever directory a program changes to later."""
@@ -77,6 +79,7 @@ class App:
         self._listeners = listeners_of(listeners, "App")
         self._surroundings = Surroundings(child_setup)
         self._error_hooks: list[ErrorHook] = []
+        self._defaults = _checked_defaults(defaults)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._names = Names()
         self._portal = Portal(self._close_broker)
@@ -108,14 +111,16 @@ class App:
         /,
         *,
         name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        max_attempts: int = 5,
-        backoff: Backoff | None = None,
-        timeout: Delay | None = None,
-        executor: Executor | None = None,
+        queue: str = ...,
+        max_attempts: int = ...,
+        backoff: Backoff | None = ...,
+        timeout: Delay | None = ...,
+        executor: Executor | None = ...,
         state: Any = None,
         middleware: Iterable[Middleware] = (),
-        bundle: int = 1,
+        bundle: int = ...,
+        retry_on: ErrorTypes | None = ...,
+        give_up_on: ErrorTypes | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -125,7 +130,9 @@ class App:
         tries before it is given up; *backoff*: rests between them (default: 5 s, 10 s, 20 s … up to 10 min);
         *timeout*: the time one attempt may take; *executor*: "thread" (the default) or "process" for a plain
         function; *state*: the type of what its checkpoints save; *middleware*: around this task only;
-        *bundle*: how many jobs ``enqueue_many`` may put into one message.
+        *bundle*: how many jobs ``enqueue_many`` may put into one message; *give_up_on*: exceptions after which a job
+        is given up at once; *retry_on*: exceptions after which it is tried again, and after no others. An option that
+        isn't named is the App's (``App(defaults=…)``).
 
         Raises ConfigurationError for options or parameters that can't work.
         """
@@ -300,7 +307,9 @@ class App:
         if unknown := options.keys() - _OPTIONS:
             raise ConfigurationError(f"@task has no option {min(unknown)!r}; it has {', '.join(sorted(_OPTIONS))}")
         name = name_of(handler, origin) if name is None else name
-        task = Task(handler, self, name=name, surroundings=self._surroundings, **options)
+        task = Task(
+            handler, self, name=name, surroundings=self._surroundings, **self._defaults.completed(options, handler)
+        )
         task.made_in = origin.module
         self._names.take(task.name, handler, options, origin)
         self._tasks[task.name] = task
@@ -323,6 +332,12 @@ def _checked_encoding(given: Any) -> Encoding | None:
     if given is not None and given not in get_args(Encoding):
         raise ConfigurationError(f"App: encoding must be 'text' or 'base64', not {shown(given)}")
     return cast(Encoding | None, given)
+
+
+def _checked_defaults(given: Any) -> TaskDefaults:
+    if given is not None and not isinstance(given, TaskDefaults):
+        raise ConfigurationError(f"App: defaults must be TaskDefaults(…), not {shown(given)}")
+    return given or TaskDefaults()
 
 
 def _checked_tracing(given: Any) -> bool | None:

@@ -42,6 +42,13 @@ def _checked(name: str, reason: object) -> str:
     raise ConfigurationError(f"{name} takes its reason as a text, not as {type(reason).__name__}{hint}")
 
 
+def sole(error: BaseException) -> BaseException:
+    """Return what a group of one exception stands for, however deep it is in groups; any other exception as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a run failed, as text, so that it can be logged, stored and sent between processes."""
@@ -104,7 +111,7 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Trying again can't help: the handler said so, or the message is no valid job."""
+    """Trying again can't help: the handler or its task said so, or the message is no valid job."""
 
     failure: Failure
 

@@ -2,19 +2,22 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from numbers import Real
-from typing import Final
+from typing import Any, Final
 
-from qworker.errors import ConfigurationError, shown
+from qworker.errors import BrokerError, ConfigurationError, EnqueueUncertain, PartlyEnqueued, shown
 
 MAX_DELAY: Final = 7 * 24 * 3600
 """Seconds that a message may rest, at most: the service's own limit."""
 
 Delay = timedelta | float
 """A time span: a timedelta, or seconds."""
+ErrorTypes = type[BaseException] | Collection[type[BaseException]]
+"""One exception class, or several."""
+_NOT_THE_JOBS_FAULT: Final = (BrokerError, EnqueueUncertain, PartlyEnqueued)
 
 
 def is_number(value: object) -> bool:
@@ -96,6 +99,10 @@ class RetryPolicy:
 
     max_attempts: int = 5
     backoff: Backoff = Backoff()
+    retry_on: frozenset[type[BaseException]] | None = None
+    """Exceptions after which it is tried again, and after no others; None for all."""
+    give_up_on: frozenset[type[BaseException]] = frozenset()
+    """Exceptions after which it is given up at once."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be a policy."""
@@ -105,6 +112,9 @@ class RetryPolicy:
             raise ConfigurationError(
                 f"backoff must be a Backoff, as in Backoff(base=5, max=600), not {shown(self.backoff)}"
             )
+        if both := self.give_up_on.intersection(self.retry_on or ()):
+            names = ", ".join(sorted(kind.__qualname__ for kind in both))
+            raise ConfigurationError(f"retry_on and give_up_on can't both name {names}")
 
     def exhausted(self, attempt: int) -> bool:
         """Say whether attempt number *attempt* was the last."""
@@ -114,6 +124,21 @@ class RetryPolicy:
         """Return the whole seconds to rest after attempt number *attempt* failed."""
         return math.ceil(self.backoff.delay(attempt))
 
+    def gives_up_on(self, error: BaseException) -> bool:
+        """Say whether an exception ends a job at once. Of the classes that are named, the nearest to its own decides.
+
+        A group of several is as hopeless as its most hopeless. A broker's answer to the handler, or the lack of one,
+        says nothing of the job: only a class that is named ends it for that.
+        """
+        for kind in type(error).__mro__:
+            if kind in self.give_up_on:
+                return True
+            if self.retry_on is not None and kind in self.retry_on:
+                return False
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self.gives_up_on, error.exceptions))
+        return self.retry_on is not None and not isinstance(error, _NOT_THE_JOBS_FAULT)
+
 
 UNKNOWN_TASK: Final = RetryPolicy(max_attempts=100, backoff=Backoff(base=1, factor=1.2, max=600))
 """How long a job waits for a worker that knows its task, each rest beginning at one that doesn't: about ten hours.
@@ -121,3 +146,15 @@ UNKNOWN_TASK: Final = RetryPolicy(max_attempts=100, backoff=Backoff(base=1, fact
 Two apps on one queue come by each other's jobs by chance, so the first rests are short, and hardly grow. Of a job that
 nine of ten workers don't know, the chance to meet only those a hundred times is 1 in 40,000.
 """
+
+
+def error_types(given: Any, name: str) -> frozenset[type[BaseException]]:
+    """Return what an option named *name* says: one exception class, or several. Raises ConfigurationError."""
+    found = [*given] if isinstance(given, Collection) and not isinstance(given, type | str) else [given]
+    for kind in found:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            right = "as in (ConnectionError, TimeoutError)"
+            raise ConfigurationError(f"{name} takes exception classes, {right}, not {shown(kind)}")
+    if not found:
+        raise ConfigurationError(f"{name} names no exception: leave it out")
+    return frozenset(found)

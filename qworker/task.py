@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from qworker._callables import middleware_of
 from qworker._names import check_name
@@ -18,7 +18,8 @@ from qworker.brokers.base import MAX_TTL, check_queue_name
 from qworker.context import Context
 from qworker.errors import ConfigurationError, InvalidArguments, shown
 from qworker.job import Job, new_job_ids, utc_now
-from qworker.retry import Backoff, Delay, RetryPolicy, in_seconds, rest_of, seconds_of
+from qworker.outcome import Reject, Retry, Snooze
+from qworker.retry import Backoff, Delay, ErrorTypes, RetryPolicy, error_types, in_seconds, rest_of, seconds_of
 from qworker.signature import Encoded, Signature
 from qworker.states import States
 from qworker.surroundings import Surroundings
@@ -97,6 +98,8 @@ class Task(Generic[P, R]):
         state: Any = None,
         middleware: Iterable[Middleware] = (),
         bundle: int = 1,
+        retry_on: ErrorTypes | None = None,
+        give_up_on: ErrorTypes | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         functools.update_wrapper(self, function, updated=())  # another library's "enqueue" must not hide this one
@@ -108,14 +111,14 @@ class Task(Generic[P, R]):
         self.signature = Signature(name, function)
         self.states = States(name, state)
         self.options = TaskOptions(
-            policy=_policy(name, max_attempts, backoff),
-            timeout=_timeout(name, timeout),
+            policy=policy_of(f"task {name}", max_attempts, backoff, retry_on, give_up_on),
+            timeout=timeout_of(f"task {name}", timeout),
             executor=_executor(name, function, executor),
             middleware=middleware_of(middleware, f"task {name}: "),
         )
         self.surroundings = surroundings or Surroundings()
         """What its App has around it where it is a plain function."""
-        self._producer = Producer(self, sender, Sending(self.queue, bundle=_bundle(bundle)))
+        self._producer = Producer(self, sender, Sending(self.queue, bundle=bundle_of(f"task {name}", bundle)))
 
     @property
     def bundle(self) -> int:
@@ -207,7 +210,7 @@ class Producer(Generic[P]):
             delay=self._sending.delay if delay is None else rest_of(delay, f"task {self._task.name}: delay"),
             ttl=self._sending.ttl if ttl is None else _ttl(ttl, f"task {self._task.name}: ttl"),
             headers=self._sending.headers if headers is None else _headers(headers),
-            bundle=self._sending.bundle if bundle is None else _bundle(bundle),
+            bundle=self._sending.bundle if bundle is None else bundle_of(f"task {self._task.name}", bundle),
         )
         if changed.ttl is not None and changed.ttl <= changed.delay:
             given = f"a ttl of {in_seconds(changed.ttl)} must be more than the delay of {in_seconds(changed.delay)}"
@@ -322,36 +325,64 @@ def _headers(headers: Any) -> Mapping[str, str]:
     return dict(headers)
 
 
-def _bundle(jobs: Any) -> int:
+def bundle_of(where: str, jobs: Any) -> int:
+    """Return how many jobs a message may carry. Raises ConfigurationError, which begins with *where*."""
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ConfigurationError(f"bundle must be a whole number of jobs, 1 or more, not {shown(jobs)}")
+        raise ConfigurationError(f"{where}: bundle must be a whole number of jobs, 1 or more, not {shown(jobs)}")
     return jobs
 
 
-def _policy(task: str, max_attempts: int, backoff: Backoff | None) -> RetryPolicy:
+def policy_of(
+    where: str,
+    max_attempts: int,
+    backoff: Backoff | None,
+    retry_on: ErrorTypes | None,
+    give_up_on: ErrorTypes | None,
+) -> RetryPolicy:
+    """Return when a task's jobs are tried again, and when they are given up. Raises ConfigurationError."""
     try:
-        return RetryPolicy(max_attempts, Backoff() if backoff is None else backoff)
+        return RetryPolicy(
+            max_attempts,
+            Backoff() if backoff is None else backoff,
+            None if retry_on is None else _error_types(retry_on, "retry_on"),
+            frozenset() if give_up_on is None else _error_types(give_up_on, "give_up_on"),
+        )
     except ConfigurationError as error:
-        raise ConfigurationError(f"task {task}: {error}") from None
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
-def _timeout(task: str, timeout: Delay | None) -> float | None:
+def _error_types(given: ErrorTypes, name: str) -> frozenset[type[BaseException]]:
+    found = error_types(given, name)
+    for kind in (Retry, Snooze, Reject):
+        if kind in found:
+            raise ConfigurationError(f"{name} can't name {kind.__name__}, which says itself what becomes of the job")
+    return found
+
+
+def timeout_of(where: str, timeout: Delay | None) -> float | None:
+    """Return the seconds that one attempt may take, None for any time. Raises ConfigurationError."""
     if timeout is None:
         return None
     try:
         seconds = seconds_of(timeout)
     except ConfigurationError as error:
-        raise ConfigurationError(f"task {task}: timeout: {error}") from None
+        raise ConfigurationError(f"{where}: timeout: {error}") from None
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ConfigurationError(
-            f"task {task}: timeout must be more than 0 seconds and at most 365 days, not {in_seconds(seconds)}"
+            f"{where}: timeout must be more than 0 seconds and at most 365 days, not {in_seconds(seconds)}"
         )
     return seconds
 
 
-def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:
+def executor_of(where: str, executor: Any) -> Executor | None:
+    """Return where plain functions run. Raises ConfigurationError."""
     if executor is not None and executor not in get_args(Executor):
-        raise ConfigurationError(f"task {task}: executor must be 'thread' or 'process', not {shown(executor)}")
+        raise ConfigurationError(f"{where}: executor must be 'thread' or 'process', not {shown(executor)}")
+    return cast(Executor | None, executor)
+
+
+def _executor(task: str, function: Callable[..., Any], executor: Executor | None) -> Executor | None:
+    executor = executor_of(f"task {task}", executor)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"task {task}: it is a generator, and nobody would iterate over it: drop its yield")
     if not inspect.iscoroutinefunction(function):

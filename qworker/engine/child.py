@@ -13,6 +13,7 @@ from qworker.engine.outcomes import check_returned, outcome_of
 from qworker.errors import ConfigurationError, QworkerError
 from qworker.job import Job
 from qworker.outcome import Outcome, Succeeded
+from qworker.retry import RetryPolicy
 from qworker.task import Task
 
 
@@ -50,8 +51,10 @@ def run_in_child(call: ChildCall, save_state: SaveState) -> Outcome:
 
 
 def _run(call: ChildCall, save_state: SaveState) -> Outcome:
+    policy = RetryPolicy()
     try:
         task = _find_task(call)
+        policy = task.options.policy
         task.surroundings.begin_child()
 
         async def save_as_json(state: Any) -> None:
@@ -71,7 +74,7 @@ def _run(call: ChildCall, save_state: SaveState) -> Outcome:
         returned = task.surroundings.around(partial(task.function, *args, **kwargs, **injected))()
         _refuse_coroutine(check_returned(returned))
     except BaseException as error:  # noqa: BLE001 — whatever a handler raises is one failed attempt
-        return outcome_of(error)
+        return outcome_of(error, policy)
     return Succeeded()
 
 

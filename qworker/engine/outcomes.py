@@ -6,14 +6,16 @@ from typing import Any, Final
 
 from qworker.errors import QworkerError
 from qworker.failing import JobFailed
-from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed
+from qworker.outcome import Failed, Failure, Outcome, Reject, Rejected, Retry, RetryAsked, Snooze, Snoozed, sole
+from qworker.retry import RetryPolicy
 
 _ASKED: Final = (Retry, Snooze, Reject)
 """What a handler asks for by raising it."""
 
 
-def outcome_of(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException, policy: RetryPolicy) -> Outcome:
     """Return what a handler asked for by raising, or that it failed."""
+    error = sole(error)  # a TaskGroup raises a group of what one of its tasks has raised
     match error:
         case Retry():
             return RetryAsked(Failure.of(error), error.after)
@@ -22,7 +24,13 @@ def outcome_of(error: BaseException) -> Outcome:
         case Reject():
             return Rejected(Failure.of(error))
         case _:
-            return Failed(_with_way_out(Failure.of(error)))
+            return failed(error, policy)
+
+
+def failed(error: BaseException, policy: RetryPolicy) -> Failed | Rejected:
+    """Return that an attempt failed: its task's policy may have it given up at once."""
+    failure = _with_way_out(Failure.of(error))
+    return Rejected(failure) if policy.gives_up_on(error) else Failed(failure)
 
 
 def _with_way_out(failure: Failure) -> Failure:
@@ -39,9 +47,9 @@ def error_of(outcome: Outcome) -> Exception:
             return Retry(failure.message, after=after)
         case Snoozed(after, reason):
             return Snooze(reason, after=after)
-        case Rejected(failure):
+        case Rejected(failure) if failure.type == Reject.__name__:
             return Reject(failure.message)
-        case Failed(failure):
+        case Failed(failure) | Rejected(failure):
             return JobFailed(failure)
         case _:
             return QworkerError(f"a handler can't come to {outcome}")

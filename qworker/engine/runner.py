@@ -16,9 +16,9 @@ from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
 from qworker.engine.beginning import Beginning
 from qworker.engine.child import ChildCall
-from qworker.engine.children import Children
+from qworker.engine.children import ChildDied, Children
 from qworker.engine.forks import end_if_forked_from
-from qworker.engine.outcomes import check_returned, error_of, outcome_of
+from qworker.engine.outcomes import check_returned, error_of, failed, outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
@@ -32,8 +32,8 @@ NUDGE_EVERY: Final = 5.0
 """Seconds after which a handler that was told to stop, and didn't, is told again."""
 
 
-class TimedOut(QworkerError):
-    """An attempt took longer than its task's timeout."""
+class TimedOut(QworkerError, TimeoutError):
+    """An attempt took longer than its task's timeout; for ``retry_on`` and ``give_up_on`` it is a TimeoutError."""
 
 
 class Runner:
@@ -192,7 +192,7 @@ class Run:
             return Rejected(Failure.of(error))
         except Exception as error:  # noqa: BLE001 — a validator of the user's own may raise anything
             self.attempt.error = error
-            return Failed(Failure.of(error))
+            return failed(error, self.task.options.policy)
         self.kwargs |= dict.fromkeys(self.task.signature.context_parameters, self.ctx)
         set_current(self.ctx)
         job = self.attempt.job
@@ -212,7 +212,9 @@ class Run:
             return self._stopped
         self.attempt.error = error
         raised, outcome = self.raised_in_child
-        return outcome if error is raised and outcome is not None else outcome_of(error)
+        if isinstance(error, ChildDied):  # it raised nothing
+            return Failed(Failure.of(error))
+        return outcome if error is raised and outcome is not None else outcome_of(error, self.task.options.policy)
 
     def _context(self) -> Context:
         timeout = self.task.options.timeout
@@ -239,7 +241,7 @@ class Run:
         error = TimedOut(f"it took longer than its timeout of {timeout:g} s")
         if self._stopped is None:
             self._timed_out = error
-        self.stop(Failed(Failure.of(error)))
+        self.stop(failed(error, self.task.options.policy))
 
     def _tell(self) -> None:
         if self._over:

@@ -39,6 +39,23 @@ def ask(what: str) -> None:
     }[what]
 
 
+class Hopeless(LookupError):
+    """What only this module knows."""
+
+
+@app.task(executor="process", give_up_on=(Hopeless, OSError), retry_on=(LookupError, ConnectionError))
+def judge(what: str) -> None:
+    errors: dict[str, BaseException] = {
+        "hopeless": Hopeless("gone"),
+        "hopeless group": ExceptionGroup("one", [Hopeless("gone")]),
+        "retried": KeyError("later"),
+        "nearer": ConnectionResetError("later"),
+        "farther": FileNotFoundError("gone"),
+        "another": ValueError("gone"),
+    }
+    raise errors[what]
+
+
 @app.task(executor="process")
 def die(number: int) -> None:
     if number:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qworker.errors import ConfigurationError
-from qworker.retry import MAX_DELAY, Backoff, RetryPolicy, rest_of, seconds_of
+from qworker.retry import MAX_DELAY, Backoff, RetryPolicy, error_types, rest_of, seconds_of
 
 T = TypeVar("T")
 
@@ -192,3 +192,92 @@ def test_a_policy_allows_at_least_one_attempt(wrong: Any) -> None:
 
 def test_a_policy_is_exhausted_by_its_last_attempt() -> None:
     assert [False, False, True, True] == [RetryPolicy(3).exhausted(attempt) for attempt in (1, 2, 3, 4)]
+
+
+# Which exceptions end a job
+
+
+KINDS: list[type[BaseException]] = [
+    BaseException,
+    Exception,
+    OSError,
+    ConnectionError,
+    ConnectionResetError,
+    TimeoutError,
+    LookupError,
+    KeyError,
+    ValueError,
+    UnicodeDecodeError,
+    KeyboardInterrupt,
+]
+RAISED = [
+    OSError(),
+    ConnectionResetError(),
+    TimeoutError(),
+    KeyError(),
+    ValueError(),
+    UnicodeDecodeError("utf-8", b"", 0, 0, ""),
+    KeyboardInterrupt(),
+]
+kinds = st.frozensets(st.sampled_from(KINDS))
+
+
+def nearest(error: BaseException, named: frozenset[type[BaseException]]) -> int:
+    """Return how many classes further up the nearest named one is."""
+    found = [len(type(error).__mro__) - len(kind.__mro__) for kind in named if isinstance(error, kind)]
+    return min(found, default=1000)
+
+
+@given(kinds | st.none(), kinds, st.sampled_from(RAISED))
+def test_the_nearest_class_decides(
+    retry_on: frozenset[type[BaseException]] | None, give_up_on: frozenset[type[BaseException]], error: BaseException
+) -> None:
+    policy, problem = tried(lambda: RetryPolicy(retry_on=retry_on, give_up_on=give_up_on))
+    if policy is None:
+        assert problem is not None
+        assert problem.startswith("retry_on and give_up_on can't both name ")
+        assert give_up_on & (retry_on or frozenset())
+        return
+    hopeless, hopeful = nearest(error, give_up_on), nearest(error, retry_on or frozenset())
+    if hopeless == hopeful:  # neither names it
+        assert (retry_on is not None) == policy.gives_up_on(error)
+    else:
+        assert (hopeless < hopeful) == policy.gives_up_on(error)
+
+
+@given(st.lists(st.sampled_from(RAISED), min_size=1), kinds)
+def test_of_a_group_the_most_hopeless_decides(
+    errors: list[BaseException], give_up_on: frozenset[type[BaseException]]
+) -> None:
+    give_up_on -= {BaseException, Exception}  # which name the group itself
+    policy = RetryPolicy(give_up_on=give_up_on)
+    group = BaseExceptionGroup("some", [BaseExceptionGroup("deep", errors), ValueError()])
+    assert policy.gives_up_on(group) == any(map(policy.gives_up_on, [*errors, ValueError()]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "ValueError",
+        ValueError(),
+        7,
+        int,
+        (ValueError, "KeyError"),
+        [ValueError()],
+        {"ValueError": 1},
+        iter([ValueError]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_exception_class_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^retry_on takes exception classes, as in \(ConnectionError, Time"):
+        error_types(wrong, "retry_on")
+
+
+def test_exception_classes_come_one_by_one_or_together() -> None:
+    assert {ValueError} == error_types(ValueError, "retry_on") == error_types([ValueError], "retry_on")
+    assert (
+        {ValueError, KeyError} == error_types((ValueError, KeyError), "x") == error_types({ValueError, KeyError}, "x")
+    )
+    with pytest.raises(ConfigurationError, match=r"^give_up_on names no exception: leave it out$"):
+        error_types((), "give_up_on")

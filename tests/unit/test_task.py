@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Task
+from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Retry, Snooze, Task
 from qworker.brokers.base import MAX_TTL
 from qworker.errors import InvalidQueueName
 from qworker.task import Call, Sending, poison_queue_of
@@ -225,6 +225,13 @@ def test_options(outbox: Outbox) -> None:
         (plain, {"name": 7}, "a task's name must be a text, not 7"),
         (plain, {"name": ""}, "a task's name must be a text, not ''"),
         (plain, {"queue": "No"}, "queue name 'No'"),
+        (plain, {"bundle": 0}, "task t: bundle must be a whole number of jobs, 1 or more, not 0"),
+        (plain, {"bundle": True}, "task t: bundle must be a whole number of jobs, 1 or more, not True"),
+        (plain, {"retry_on": "ValueError"}, "task t: retry_on takes exception classes"),
+        (plain, {"give_up_on": ()}, "task t: give_up_on names no exception"),
+        (plain, {"retry_on": Retry}, "task t: retry_on can't name Retry, which says itself what becomes of the job"),
+        (plain, {"give_up_on": Snooze}, "task t: give_up_on can't name Snooze"),
+        (plain, {"retry_on": KeyError, "give_up_on": KeyError}, "task t: retry_on and give_up_on can't both name Key"),
     ],
 )
 def test_options_that_can_not_be(outbox: Outbox, function: Any, options: dict[str, Any], problem: str) -> None:

@@ -40,6 +40,7 @@ from qworker.outcome import (
     Succeeded,
     Unknown,
 )
+from qworker.retry import RetryPolicy
 
 JOB = Job("j1", "mail.send")
 WHY = Failure("ValueError", "no")
@@ -105,13 +106,13 @@ def test_seconds_are_those_of_the_handler() -> None:
 
 
 def test_what_a_handler_asked_for_by_raising() -> None:
-    assert Snoozed(60, "later") == outcome_of(Snooze("later", after=60))
-    asked = outcome_of(Retry("busy", after=3))
+    assert Snoozed(60, "later") == outcome_of(Snooze("later", after=60), RetryPolicy())
+    asked = outcome_of(Retry("busy", after=3), RetryPolicy())
     assert isinstance(asked, RetryAsked)
     assert (3, "busy") == (asked.after, asked.failure.message)
-    rejected = outcome_of(Reject("never"))
+    rejected = outcome_of(Reject("never"), RetryPolicy())
     assert isinstance(rejected, Rejected)
     assert "Reject: never" == str(rejected.failure)
-    failed = outcome_of(KeyboardInterrupt())
+    failed = outcome_of(KeyboardInterrupt(), RetryPolicy())
     assert isinstance(failed, Failed)
     assert "KeyboardInterrupt" == failed.failure.type

@@ -22,6 +22,7 @@ from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.engine.runner import Run, Runner
 from qworker.engine.threads import Interrupt
+from qworker.errors import BrokerUnavailable, EnqueueUncertain, QworkerError
 from qworker.job import utc_now
 from qworker.outcome import (
     Expired,
@@ -162,6 +163,121 @@ async def test_who_asks_for_what_can_not_be_has_failed(runner: Runner, body: Cal
         assert isinstance(outcome, Failed)
         assert outcome.failure.type == "ConfigurationError"
         assert outcome.failure.message.startswith(text)
+
+
+JUDGED = {
+    "hopeless": Rejected,
+    "hopeless group": Rejected,
+    "retried": Failed,
+    "nearer": Failed,
+    "farther": Rejected,
+    "another": Rejected,
+}
+
+
+@pytest.mark.parametrize("what", JUDGED)
+async def test_a_task_says_which_exceptions_end_a_job(runner: Runner, what: str) -> None:
+    """In a child process, whose classes are not known here, as on the event loop and in a thread."""
+    in_process = await outcome_of(runner, in_child.judge, what)
+    assert isinstance(in_process, JUDGED[what])
+    options: Any = {"give_up_on": (in_child.Hopeless, OSError), "retry_on": (LookupError, ConnectionError)}
+    for task in both_ways(lambda: in_child.judge(what), **options):
+        outcome = await outcome_of(runner, task)
+        assert isinstance(outcome, JUDGED[what])
+        assert failure_of(in_process).type == failure_of(outcome).type
+        assert failure_of(in_process).message == failure_of(outcome).message
+    assert "Hopeless" in failure_of(in_process).type or "hopeless" not in what
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, Failed),
+        ({"retry_on": TimeoutError}, Failed),
+        ({"retry_on": ValueError}, Rejected),
+        ({"give_up_on": TimeoutError}, Rejected),
+        ({"give_up_on": OSError}, Rejected),
+        ({"give_up_on": ValueError}, Failed),
+    ],
+)
+async def test_a_timeout_is_judged_as_a_timeout_error(
+    runner: Runner, options: dict[str, Any], expected: type[Outcome]
+) -> None:
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    outcome = await outcome_of(runner, Task(waits, app, name="t", timeout=0.01, **options))
+    assert isinstance(outcome, expected)
+    assert "TimedOut" == failure_of(outcome).type
+
+
+async def test_a_child_that_dies_is_no_exception_to_judge(runner: Runner) -> None:
+    task: Task[..., Any] = Task(
+        in_child.die.function, app, name="in_child.die", executor="process", give_up_on=BaseException
+    )
+    outcome = await outcome_of(runner, task, 0)
+    assert isinstance(outcome, Failed)
+    assert "ChildDied" == outcome.failure.type
+
+
+async def test_a_brokers_answer_says_nothing_of_the_job(runner: Runner) -> None:
+    for error in (BrokerUnavailable("no"), EnqueueUncertain("j", "t")):
+        for task in both_ways(raise_(error), retry_on=ValueError):
+            assert isinstance(await outcome_of(runner, task), Failed)
+        for task in both_ways(raise_(error), retry_on=ValueError, give_up_on=QworkerError):
+            assert isinstance(await outcome_of(runner, task), Rejected)
+
+
+async def test_what_middleware_raises_is_judged_too(runner: Runner) -> None:
+    async def wrong(ctx: Context, call_next: CallNext) -> None:
+        try:
+            await call_next()
+        except KeyError as error:
+            raise ValueError from error
+
+    for task in both_ways(raise_(KeyError()), middleware=[wrong], give_up_on=ValueError):
+        assert isinstance(await outcome_of(runner, task), Rejected)
+    for task in both_ways(raise_(KeyError()), middleware=[wrong], give_up_on=KeyError):
+        assert isinstance(await outcome_of(runner, task), Failed)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (Retry("busy", after=3), RetryAsked),
+        (Snooze("early", after=2), Snoozed),
+        (Reject("never"), Rejected),
+        (ValueError("no"), Failed),
+    ],
+    ids=repr,
+)
+async def test_a_group_of_one_exception_is_that_exception(
+    runner: Runner, raised: Exception, expected: type[Outcome]
+) -> None:
+    for group in (ExceptionGroup("one", [raised]), ExceptionGroup("one", [ExceptionGroup("deep", [raised])])):
+        for task in both_ways(raise_(group)):
+            outcome = await outcome_of(runner, task)
+            assert isinstance(outcome, expected)
+            if not isinstance(outcome, Snoozed):
+                assert (type(raised).__name__, str(raised)) == (failure_of(outcome).type, failure_of(outcome).message)
+    for task in both_ways(raise_(ExceptionGroup("two", [raised, raised]))):
+        assert isinstance(await outcome_of(runner, task), Failed)
+
+
+async def test_a_task_group_passes_on_what_one_of_its_tasks_asks_for(runner: Runner) -> None:
+    async def check(item: int) -> None:
+        if item == 2:
+            raise Reject("item 2 was withdrawn")
+
+    async def deliver() -> None:
+        async with asyncio.TaskGroup() as group:
+            for item in range(3):
+                group.create_task(check(item))
+
+    outcome = await outcome_of(runner, Task(deliver, app, name="t"))
+    assert isinstance(outcome, Rejected)
+    assert ("Reject", "item 2 was withdrawn") == (outcome.failure.type, outcome.failure.message)
+    assert " in check" in outcome.failure.where
 
 
 @pytest.mark.parametrize("returned", [Retry("busy"), Snooze(after=1), Reject("never"), Retry, Reject], ids=repr)
