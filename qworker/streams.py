@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from typing_extensions import Buffer
 
@@ -38,8 +38,9 @@ def forgiving(stream: TextIO) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper) or type(raw) is not io.FileIO:
         return stream
     flush_or_drop(stream)
+    same: Any = _Forgiving(raw.fileno(), "wb", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Forgiving(raw.fileno(), "wb", closefd=False)),
+        same if binary is raw else io.BufferedWriter(same),  # PYTHONUNBUFFERED has nothing wait for a flush
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,

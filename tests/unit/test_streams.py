@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,14 @@ def test_a_stream_that_can_be_written_gets_all_in_its_encoding(tmp_path: Path) -
         stream = forgiving(file)
         print("ü€", file=stream, flush=True)
     assert b"before \xfc\\u20ac\n" == (tmp_path / "log").read_bytes()
+
+
+def test_what_an_unbuffered_stream_is_given_is_written_at_once(tmp_path: Path) -> None:
+    """As PYTHONUNBUFFERED asks for, so that what a handler prints is seen while it runs."""
+    raw: Any = (tmp_path / "file").open("wb", buffering=0)
+    with io.TextIOWrapper(raw, write_through=True) as unbuffered:
+        forgiving(unbuffered).write("seen")
+        assert "seen" == (tmp_path / "file").read_text()
 
 
 def test_another_kind_of_stream_is_left_as_it_is() -> None:
