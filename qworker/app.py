@@ -49,7 +49,7 @@ class App:
     *broker* is a URL, a connection string or a Broker; without one, settings decide (``QWORKER_BROKER``, else
     ``AZURE_STORAGE_CONNECTION_STRING``, else the file ``qworker.db`` of the project). A relative path is one in the
     directory where the App is made, whatever directory the program changes to later. *lifespan*, an async context
-    manager that is given the app, surrounds a worker's life; the mapping it yields is each handler's ``ctx.resources``.
+    manager that is given the app, surrounds a worker's life; what it yields is each handler's ``ctx.resources``.
     *middleware* wraps every handler, the first outermost. *tracing* makes OpenTelemetry spans of enqueueing and
     running; without it, settings decide (``QWORKER_TRACING``), and without those, nothing is traced. *child_setup* is
     called in each child process (``executor="process"``) before its first job. *defaults* are options of all its tasks
@@ -60,7 +60,7 @@ class App:
         self,
         *,
         broker: str | Broker | None = None,
-        lifespan: "Callable[[App], AbstractAsyncContextManager[Mapping[str, Any] | None]] | None" = None,
+        lifespan: "Callable[[App], AbstractAsyncContextManager[Any]] | None" = None,
         middleware: Iterable[Middleware] = (),
         encoding: Encoding | None = None,
         listeners: Iterable[Listener] = (),

@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import types
+import typing
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar, Token
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, cast
+
+import typing_extensions
+from typing_extensions import TypeVar
 
 from qworker.errors import QworkerError
 from qworker.job import Job
@@ -15,6 +20,10 @@ if TYPE_CHECKING:  # structlog takes a tenth of a second to import, which a prod
     from structlog.typing import FilteringBoundLogger
 
 SaveState = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+_ALIASES: Final = (typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType))
+"""Of ``type Ctx = Context[…]``: Python has a class of its own for it since 3.12."""
 
 
 class NoContext(QworkerError):
@@ -27,8 +36,16 @@ class NoContext(QworkerError):
         )
 
 
-class Context:
-    """One attempt of one job, as its handler sees it."""
+ResourcesT = TypeVar("ResourcesT", default=Mapping[str, Any])
+StateT = TypeVar("StateT", default=Any)
+
+
+class Context(Generic[ResourcesT, StateT]):
+    """One attempt of one job, as its handler sees it.
+
+    ``Context[Resources, State]`` says what ``resources`` and ``state`` are: Resources is what the App's lifespan
+    yields, and State what checkpoints save. Both may be left out, from the right.
+    """
 
     def __init__(  # noqa: PLR0913 — a record; only the worker and tests make one
         self,
@@ -40,7 +57,7 @@ class Context:
         state: Any = None,
         save_state: SaveState | None = None,
         lease_lost: Callable[[], bool] = lambda: False,
-        resources: Mapping[str, Any] = MappingProxyType({}),
+        resources: Any = MappingProxyType({}),
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.job = job
@@ -49,9 +66,9 @@ class Context:
         """1, 2, 3 …: deliveries that were given back by no fault of the job don't count."""
         self.deadline = deadline
         """When the task's timeout will end this attempt; None if it has none."""
-        self.state = state
+        self.state: StateT | None = state
         """What the last checkpoint of an earlier attempt, or of this one, saved; None before the first."""
-        self.resources = resources
+        self.resources: ResourcesT = resources
         """What the app's lifespan yielded."""
         self._save_state = save_state
         self._lease_lost = lease_lost
@@ -92,7 +109,7 @@ class Context:
         bound = logger.bind(job=self.job.id, task=self.job.task, attempt=self.attempt, queue=self.queue)
         return cast("FilteringBoundLogger", bound)
 
-    async def acheckpoint(self, state: Any) -> None:
+    async def acheckpoint(self, state: StateT) -> None:
         """Save *state* in the message itself, where the next attempt finds it as ``ctx.state``.
 
         Any JSON value, or what the task's ``state`` model says. The lease is renewed by the same request.
@@ -110,7 +127,7 @@ class Context:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(save, self._loop))
         self.state = state
 
-    def checkpoint(self, state: Any) -> None:
+    def checkpoint(self, state: StateT) -> None:
         """Do the same from a handler that is a plain function."""
         if _running_loop() is not None:
             raise QworkerError("checkpoint() would block the event loop here: use 'await ctx.acheckpoint(…)'")
@@ -130,7 +147,7 @@ class Context:
         return f"<Context of {self.task} {self.job_id}, attempt {self.attempt}>"
 
 
-class _Injected(Context):
+class _Injected(Context[Any, Any]):
     """Stands in a signature for the Context that the worker will pass."""
 
     def __init__(self) -> None:
@@ -145,16 +162,16 @@ class _Injected(Context):
         return "INJECTED"
 
 
-INJECTED: Final[Context] = _Injected()
+INJECTED: Final[Context[Any, Any]] = _Injected()
 """The default of a Context parameter: ``async def send(to: str, *, ctx: Context = INJECTED)``.
 
 It tells type checkers that a producer need not pass one. Used without a worker, it raises NoContext.
 """
 
-_current: ContextVar[Context] = ContextVar("qworker.current")
+_current: ContextVar[Context[Any, Any]] = ContextVar("qworker.current")
 
 
-def current() -> Context:
+def current() -> Context[Any, Any]:
     """Return the Context of the job that runs here. Raises NoContext where none does."""
     try:
         return _current.get()
@@ -162,13 +179,13 @@ def current() -> Context:
         raise NoContext from None
 
 
-def context_of(task: asyncio.Task[Any] | None) -> Context | None:
+def context_of(task: asyncio.Task[Any] | None) -> Context[Any, Any] | None:
     """Return the Context of the job that an asyncio task belongs to; None where Python can't tell (before 3.12)."""
     variables = getattr(task, "get_context", lambda: None)()
     return None if variables is None else variables.get(_current)
 
 
-def set_current(ctx: Context) -> Token[Context]:
+def set_current(ctx: Context[Any, Any]) -> Token[Context[Any, Any]]:
     """Make *ctx* the one that current() finds, in the running task or thread; for the engine and for tests."""
     return _current.set(ctx)
 
@@ -178,3 +195,27 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def context_in(hint: Any) -> Any:
+    """Return the Context that a parameter's annotation means, with what stands in its brackets; None if it means none.
+
+    It may stand beside None, behind a name of its own, or be Annotated.
+    """
+    if isinstance(hint, _ALIASES):
+        return context_in(hint.__value__)
+    origin = typing.get_origin(hint)
+    if isinstance(origin, _ALIASES):  # one that has parameters of its own
+        return context_in(origin.__value__[typing.get_args(hint)])
+    if origin is Annotated:
+        return context_in(typing.get_args(hint)[0])
+    if origin in {typing.Union, types.UnionType}:
+        return next(filter(None, map(context_in, typing.get_args(hint))), None)
+    return hint if hint is Context or origin is Context else None
+
+
+def state_type_of(context: Any) -> Any:
+    """Return the type of state in the brackets of a Context; None if it says nothing."""
+    resources_and_state = typing.get_args(context)
+    state = resources_and_state[1] if len(resources_and_state) > 1 else Any
+    return None if state is Any or isinstance(state, typing.TypeVar) else state

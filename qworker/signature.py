@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from pydantic import BaseModel, Field, create_model
 
 from qworker.codec import CONFIG, Codec, Refused
-from qworker.context import Context
+from qworker.context import context_in, state_type_of
 from qworker.errors import ConfigurationError, InvalidArguments
 
 _MANY: Final = 8
@@ -39,7 +39,10 @@ class Signature:
         self._task = task
         parameters = _parameters_of(function)
         hints = _type_hints(task, function, parameters)
-        self.context_parameters = tuple(name for name in parameters if _is_context(hints.get(name)))
+        contexts = {name: found for name in parameters if (found := context_in(hints.get(name))) is not None}
+        self.context_parameters = tuple(contexts)
+        self.state_types = [kind for found in contexts.values() if (kind := state_type_of(found)) is not None]
+        """What its Contexts say that checkpoints save, as in Context[Resources, State]."""
         self._check_context_parameters(parameters.values())
         self._signature = inspect.Signature([p for p in parameters.values() if p.name not in self.context_parameters])
         self._codec = _codec(task, self._signature, hints)
@@ -230,12 +233,6 @@ def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
         inner = inspect.unwrap(inner.func if isinstance(inner, partial) else inner.__func__)
     found: dict[str, Any] = getattr(inner, "__globals__", {})
     return found
-
-
-def _is_context(hint: Any) -> bool:
-    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
-        return Context in typing.get_args(hint)
-    return hint is Context
 
 
 def _codec(task: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> Codec:

@@ -9,10 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from qworker._callables import middleware_of
 from qworker._names import check_name
+from qworker._verbs import missing
 from qworker.bounds import MAX_OWN_HEADERS, header_problem
 from qworker.brokers.base import MAX_TTL, check_queue_name
 from qworker.context import Context
@@ -32,7 +47,7 @@ Call = Sequence[Any] | Mapping[str, Any]
 """One call's arguments: a tuple of positional or a mapping of keyword arguments."""
 
 CallNext = Callable[[], Awaitable[Any]]
-Middleware = Callable[[Context, CallNext], Coroutine[Any, Any, Any]]
+Middleware = Callable[[Context[Any, Any], CallNext], Coroutine[Any, Any, Any]]
 """``async def middleware(ctx, call_next)``: wraps each call of a handler; what it raises fails the attempt."""
 
 DEFAULT_QUEUE = "default"
@@ -109,7 +124,7 @@ class Task(Generic[P, R]):
         self.name = check_name(name)
         self.queue = check_task_queue(queue)
         self.signature = Signature(name, function)
-        self.states = States(name, state)
+        self.states = States(name, _state_type(name, state, self.signature.state_types))
         self.options = TaskOptions(
             policy=policy_of(f"task {name}", max_attempts, backoff, retry_on, give_up_on),
             timeout=timeout_of(f"task {name}", timeout),
@@ -176,6 +191,11 @@ class Task(Generic[P, R]):
         Time spans are timedeltas, or seconds.
         """
         return self._producer.using(delay=delay, queue=queue, ttl=ttl, headers=headers, bundle=bundle)
+
+    if not TYPE_CHECKING:  # or type checkers would take any attribute for one
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     def __repr__(self) -> str:
         return f"<Task {self.name}{self.signature}>"
@@ -244,9 +264,14 @@ class Producer(Generic[P]):
         self._sender.check(job)
         return job
 
-    def send(self, jobs: Sequence[Job]) -> None:
+    def send_made(self, jobs: Sequence[Job]) -> None:
         """Enqueue what `make` has returned; see Task.enqueue_many."""
         self._sender.send(jobs, self._sending)
+
+    if not TYPE_CHECKING:  # see Task
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     def _jobs(self, calls: Iterable[Call]) -> list[Job]:
         now, jobs, waiting = utc_now(), list[Job](), iter(calls)
@@ -323,6 +348,33 @@ def _headers(headers: Any) -> Mapping[str, str]:
     if problem := header_problem(headers, MAX_OWN_HEADERS):
         raise ConfigurationError(f"headers {problem}")
     return dict(headers)
+
+
+def _state_type(task: str, state: Any, of_contexts: Sequence[Any]) -> Any:
+    """Return the type of a task's states, which its option and its Context parameters may say."""
+    said = [kind for kind in (state, *of_contexts) if kind is not None]
+    for other in said[1:]:
+        if not _are_one(said[0], other):
+            raise ConfigurationError(
+                f"task {task}: its state is {_in_words(said[0])} in one place and {_in_words(other)} in another: "
+                "have state= and Context[Resources, State] say the same"
+            )
+    return said[0] if said else None
+
+
+def _are_one(kind: Any, other: Any) -> bool:
+    """Say whether two types of a state are one; whether None is among them doesn't matter: a state may be missing."""
+    kinds, others = _kinds_of(kind), _kinds_of(other)
+    return len(kinds) == len(others) and all(one in others for one in kinds)
+
+
+def _kinds_of(kind: Any) -> list[Any]:
+    is_union = get_origin(kind) in {Union, UnionType}
+    return [one for one in get_args(kind) if one is not NoneType] if is_union else [kind]
+
+
+def _in_words(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else shown(kind)
 
 
 def bundle_of(where: str, jobs: Any) -> int:

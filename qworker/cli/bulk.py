@@ -124,7 +124,7 @@ class Bulk:
     def _put_group(self, group: Group) -> None:
         ids = {job.id: number for job, number in zip(group.jobs, group.lines, strict=True)}
         try:
-            group.producer.send(group.jobs)
+            group.producer.send_made(group.jobs)
         except PartlyEnqueued as error:
             self._keep(group, [ids[job] for job in error.accepted], [ids[job] for job in error.uncertain])
             raise self._failed(error.__cause__ or error) from None

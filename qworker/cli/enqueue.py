@@ -88,7 +88,7 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
             positional, named = _parse("--args", args or "[]", list), _parse("--kwargs", kwargs or "{}", dict)
             producer = found.get_task(task or "").using(queue=queue, delay=seconds[0], ttl=seconds[1])
             job = producer.make(positional, named)
-            producer.send([job])
+            producer.send_made([job])
             tell(job.id)
         else:
             from qworker.cli.job_lines import Options  # noqa: PLC0415 — the same

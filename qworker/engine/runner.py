@@ -54,7 +54,7 @@ class Runner:
         self._children = Children(beginning)
         self.tracing = tracing
         """What makes spans of attempts, if anything does."""
-        self.resources: Mapping[str, Any] = {}
+        self.resources: Any = {}
         """What the lifespan yielded."""
 
     def refuse(self, attempt: Attempt) -> Outcome | None:

@@ -53,7 +53,7 @@ from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing
 
-Lifespan = Callable[[], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 _log = logging.getLogger("qworker")
 _FAILURES: Final = (JobRetried, JobPoisoned, MessagePoisoned)
@@ -175,7 +175,7 @@ class Worker:
         async with AsyncExitStack() as starting:
             if self._lifespan is not None:
                 resources = await starting.enter_async_context(self._lifespan())
-                self._runner.resources = resources or {}
+                self._runner.resources = {} if resources is None else resources
             await self._create_queues()
             self._start()
             self._exits = starting.pop_all()

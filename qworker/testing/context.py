@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from qworker.context import Context, set_current
+from qworker.context import Context, ResourcesT, StateT, set_current
 from qworker.job import Job, new_job_id, utc_now
 from qworker.task import DEFAULT_QUEUE, Task
 
@@ -18,10 +18,10 @@ def make_context(  # noqa: PLR0913 — all that a handler can see, each with a d
     attempt: int = 1,
     state: Any = None,
     headers: Mapping[str, str] = MappingProxyType({}),
-    resources: Mapping[str, Any] = MappingProxyType({}),
+    resources: Any = MappingProxyType({}),
     deadline: datetime | None = None,
     lease_lost: bool = False,
-) -> Context:
+) -> Context[Any, Any]:
     """Return the Context of an attempt of *of*: a job, a task, or only a task's name.
 
     ::
@@ -54,7 +54,7 @@ def make_context(  # noqa: PLR0913 — all that a handler can see, each with a d
 
 
 @contextmanager
-def running(ctx: Context) -> Iterator[Context]:
+def running(ctx: Context[ResourcesT, StateT]) -> Iterator[Context[ResourcesT, StateT]]:
     """Make *ctx* what ``qworker.current()`` and INJECTED stand for, within the ``with`` block."""
     token = set_current(ctx)
     try:

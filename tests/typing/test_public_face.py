@@ -10,9 +10,11 @@ TASKS = """
 from datetime import datetime, timedelta
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from qworker import INJECTED, App, Backoff, Context, FailedAttempt, Job, Reject, Retry, Snooze, Task, current, task
+from qworker import INJECTED, App, Backoff, Context, FailedAttempt, Job, Reject, Retry, Snooze, Task, TaskDefaults
+from qworker import current, task
 from qworker.task import CallNext
 
 app = App(broker="sqlite://")
@@ -41,6 +43,31 @@ async def send(to: str, at: datetime | None = None, *, urgent: bool = False, ctx
     if ctx.attempt > 1 and not ctx.lease_lost:
         raise Retry("busy", after=timedelta(minutes=1))
     raise Reject(ctx.task)
+
+
+@dataclass
+class Pool:
+    size: int
+
+
+@app.task(state=int)
+async def counted(*, ctx: Context[Pool, int] = INJECTED) -> None:
+    size: int = ctx.resources.size
+    done: int = ctx.state or 0
+    await ctx.acheckpoint(done + size)
+
+
+@app.task
+def pooled(*, ctx: Context[Pool] = INJECTED) -> None:
+    size: int = ctx.resources.size
+    ctx.checkpoint({"anything": size})
+
+
+@app.task(give_up_on=(ValueError, KeyError), retry_on=OSError)
+def bare(*, ctx: Context | None = None) -> None:
+    other: Context[Pool, int] = current()
+    if ctx is not None:
+        ctx.checkpoint(ctx.resources["anything"])
 
 
 @app.task(executor="process", timeout=timedelta(minutes=5))
@@ -87,6 +114,21 @@ def report(failed: FailedAttempt) -> None:
 
 
 other = App(broker="sqlite:///x.db", lifespan=lifespan, middleware=[timed], encoding="base64")
+
+
+@asynccontextmanager
+async def open_pool(app: App) -> AsyncIterator[Pool]:
+    yield Pool(3)
+
+
+async def sized(ctx: Context[Pool], call_next: CallNext) -> Any:
+    ctx.log.info("size", size=ctx.resources.size)
+    return await call_next()
+
+
+pooled_app = App(
+    lifespan=open_pool, middleware=[sized, timed], defaults=TaskDefaults(timeout=60, give_up_on=ValueError)
+)
 """
 
 WRONG = [
@@ -131,12 +173,41 @@ WRONG = [
     ),
     (
         'await send("a@b.c", ctx=3)',
-        'Argument "ctx" to "__call__" of "Task" has incompatible type "int"; expected "Context"',
+        (
+            'Argument "ctx" to "__call__" of "Task" has incompatible type "int"; '
+            'expected "Context[Mapping[str, Any], Any]"'
+        ),
     ),
     (
         'on_default_app.enqueue("3")',
         'Argument 1 to "enqueue" of "Task" has incompatible type "str"; expected "int"',
     ),
+    ('thumbnail.delay("a.png")', '"Task[[str, int], bytes]" has no attribute "delay"'),
+    ("app.task(retries=3)", 'Unexpected keyword argument "retries" for overloaded function "task" of "App"'),
+    (
+        'TaskDefaults(timeout="soon")',
+        'Argument "timeout" to "TaskDefaults" has incompatible type "str"; expected "timedelta | float | None"',
+    ),
+    (
+        'app.task(give_up_on="ValueError")',
+        (
+            'Argument "give_up_on" to "task" of "App" has incompatible type "str"; '
+            'expected "type[BaseException] | Collection[type[BaseException]] | None"'
+        ),
+    ),
+    (
+        'wrong_context: Context[Pool, int] = Context[Pool, str](job, queue="x")',
+        (
+            'Incompatible types in assignment (expression has type "Context[Pool, str]", '
+            'variable has type "Context[Pool, int]")'
+        ),
+    ),
+    (
+        "await Context[Pool, int](job, queue='x').acheckpoint('three')",
+        'Argument 1 to "acheckpoint" of "Context" has incompatible type "str"; expected "int"',
+    ),
+    ("Context[Pool, int](job, queue='x').resources.width", '"Pool" has no attribute "width"'),
+    ("Context[Pool, int](job, queue='x').state + 1", 'Unsupported operand types for + ("None" and "int")'),
     (
         'crunch.enqueue("1")',
         'Argument 1 to "enqueue" of "Task" has incompatible type "str"; expected "float"',
@@ -164,7 +235,7 @@ def test_right_calls_pass(tmp_path: Path) -> None:
 
 
 def test_wrong_calls_are_found_on_their_line(tmp_path: Path) -> None:
-    head = TASKS + "\nasync def wrong_calls() -> None:\n"
+    head = TASKS + "\nasync def wrong_calls(job: Job) -> None:\n"
     first = head.count("\n") + 1
     output = check(tmp_path, head + "".join(f"    {call}\n" for call, _ in WRONG))
     errors: dict[int, str] = {}

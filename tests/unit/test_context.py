@@ -1,13 +1,29 @@
 import asyncio
 import sys
 import threading
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Optional, TypeVar, get_origin
 
 import pytest
 import structlog
+from typing_extensions import TypeAliasType
 
-from qworker import INJECTED, Context, Job, QworkerError, current
-from qworker.context import NoContext, context_of, set_current
+from qworker import (
+    INJECTED,
+    App,
+    Backoff,
+    ConfigurationError,
+    Context,
+    InvalidArguments,
+    Job,
+    QworkerError,
+    Retry,
+    current,
+)
+from qworker.context import NoContext, context_in, context_of, set_current, state_type_of
+from qworker.testing import arun_until_idle
 
 JOB = Job("j1", "mail.send", headers={"a": "b"})
 
@@ -104,3 +120,114 @@ async def test_a_checkpoint_that_fails_keeps_the_state() -> None:
 async def test_a_context_may_have_nowhere_to_save() -> None:
     with pytest.raises(QworkerError, match="can't save a state"):
         await Context(JOB, queue="mail").acheckpoint(1)
+
+
+# What an annotation says
+
+
+class Pool: ...
+
+
+@dataclass
+class Progress:
+    page: int
+
+
+ResourcesT = TypeVar("ResourcesT")
+StateT = TypeVar("StateT")
+OfPool = Context[Pool]
+Alias = TypeAliasType("Alias", Context[Pool, int])
+Generic = TypeAliasType("Generic", Context[Pool, StateT], type_params=(StateT,))
+
+
+@pytest.mark.parametrize(
+    ("hint", "state"),
+    [
+        (Context, None),
+        (Context[Pool], None),
+        (OfPool, None),
+        (Context[Pool, Any], None),
+        (Context[Pool, int], int),
+        (Context[Mapping[str, Any], list[int]], list[int]),
+        (Context[Pool, int | None], int | None),
+        (Context[ResourcesT, StateT], None),  # type: ignore[valid-type] # as in a class of a program's own
+        (Alias, int),
+        (Generic[str], str),
+        (Context[Pool, int] | None, int),
+        (Optional[Context], None),  # noqa: UP045 — as older code has it
+        (Optional[Context[Pool, int]], int),  # noqa: UP045 — the same
+        (Annotated[Context[Pool, int], "anything"], int),
+        (Annotated[Context | None, "anything"], None),
+        (Alias | None, int),
+    ],
+    ids=str,
+)
+def test_a_context_is_known_in_any_dress(hint: Any, state: Any) -> None:
+    found = context_in(hint)
+    assert found is Context or get_origin(found) is Context
+    assert state == state_type_of(found)
+
+    async def handler(number: int, *, ctx: Any = INJECTED) -> None: ...
+
+    handler.__annotations__["ctx"] = hint
+    task = App(broker="sqlite://").task(handler)
+    assert ("ctx",) == task.signature.context_parameters
+    assert ["number"] == [*task.signature.parameters]
+
+
+@pytest.mark.parametrize("hint", [int, None, Any, list[Context], type[Context], Pool, str | None], ids=str)
+def test_what_is_no_context(hint: Any) -> None:
+    assert context_in(hint) is None
+
+
+async def test_a_state_is_what_the_context_says() -> None:
+    app = App(broker="sqlite://")
+    seen: list[Any] = []
+
+    @app.task(max_attempts=2, backoff=Backoff(base=0))
+    async def count(*, ctx: Context[Pool, Progress] = INJECTED) -> None:
+        seen.append(ctx.state)
+        if ctx.state is None:
+            await ctx.acheckpoint(Progress(3))
+            raise Retry(after=0)
+
+    await count.aenqueue()
+    await arun_until_idle(app)
+    assert [None, Progress(3)] == seen
+    with pytest.raises(InvalidArguments):
+        count.states.encode("three")
+    await app.aclose()
+
+
+def test_state_and_context_say_the_same() -> None:
+    app = App(broker="sqlite://")
+
+    async def handler(*, ctx: Context[Pool, int | None] = INJECTED) -> None: ...
+
+    app.task(name="same", state=int)(handler)
+    app.task(name="turned", state=None | int)(handler)
+    with pytest.raises(ConfigurationError, match=r"^task x: its state is str in one place and int \| None in another"):
+        app.task(name="x", state=str)(handler)
+
+
+async def test_resources_are_what_the_lifespan_yields() -> None:
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[Pool]:
+        yield pool
+
+    class Empty(Pool):
+        def __len__(self) -> int:
+            return 0
+
+    pool, seen = Empty(), list[Any]()
+    app = App(broker="sqlite://", lifespan=lifespan)
+
+    @app.task
+    async def look(*, ctx: Context[Pool] = INJECTED) -> None:
+        seen.append(ctx.resources)
+
+    await look.aenqueue()
+    await arun_until_idle(app)
+    assert [pool] == seen
+    assert seen[0] is pool
+    await app.aclose()

@@ -264,7 +264,7 @@ def test_a_job_can_be_made_now_and_sent_later(task: Task[..., str], outbox: Outb
     producer = task.using(queue="slow", headers={"by": "me"})
     made = [producer.make(["a.png"], {"width": "7"}), producer.make([], {"path": "b.png"})]
     assert [] == outbox.sent
-    producer.send(made)
+    producer.send_made(made)
     [(sent, sending)] = outbox.sent
     assert (made, "slow") == (sent, sending.queue)
     assert [(["a.png"], {"width": 7}, {"by": "me"}), ([], {"path": "b.png"}, {"by": "me"})] == [

@@ -232,7 +232,7 @@ async def test_of_many_each_keeps_the_context_that_it_was_given(app: App) -> Non
 
     producer = app.get_task("note").using()
     theirs = producer.using(headers={"traceparent": TRACEPARENT, "tenant": "acme"})
-    producer.send([producer.make([], {}), theirs.make([], {}), theirs.make([], {}), producer.make([], {})])
+    producer.send_made([producer.make([], {}), theirs.make([], {}), theirs.make([], {}), producer.make([], {})])
     [sent] = spans("send default")
     assert [(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)] == links(sent)
     bodies = [message.body for message in await app.broker.queue("default").peek(4)]
