@@ -126,6 +126,8 @@ class Released:
     """The worker gave it back unfinished, by no fault of the job."""
 
     reason: str
+    after: int = 0
+    """Seconds until it is visible again, where another try at once would come to the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from qworker import descriptors
 from qworker.errors import (
     AnswerLost,
     BrokerBusy,
@@ -78,6 +79,8 @@ def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> 
     the last thing was written.
     """
     code = primary_code(error)
+    if code == sqlite3.SQLITE_CANTOPEN and descriptors.are_out():
+        return BrokerUnavailable(f"{label}: can't be opened: too many open files")
     if is_full(error):
         hint = " (the disk may be full, or a quota used up)" if code == sqlite3.SQLITE_IOERR else ""
         return BrokerFull(f"{label}: {error}{hint}")
@@ -242,7 +245,7 @@ def _check_content(path: Path, size: int) -> None:
             if size <= _CHECKED_BYTES:
                 _check_pages(connection, path)
     except sqlite3.OperationalError as error:
-        if primary_code(error) in _MAY_PASS:
+        if primary_code(error) in _MAY_PASS or descriptors.are_out():
             raise
         raise BrokerUnusable(f"{path}: can't be opened: {error}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite quotes what it can't read

@@ -21,6 +21,7 @@ import typer
 
 from qworker._distribution import install
 from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
+from qworker.descriptors import allow_many
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
 from qworker.engine.process_one import leave_process_one
@@ -123,6 +124,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
+    allow_many()
     number = os.environ.pop(SUPERVISED, None)  # what a handler starts is not supervised
     if broker is not None:
         _check_shared(broker_from_url(broker), settings)

@@ -8,6 +8,7 @@ from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Final
 
 from qworker.context import SaveState
+from qworker.descriptors import EXHAUSTED
 from qworker.engine import interpreter
 from qworker.engine.beginning import Beginning
 from qworker.engine.child import Checkpoint, ChildCall
@@ -27,6 +28,10 @@ class ChildDied(QworkerError):
     """A child process ended in the middle of a job."""
 
 
+class NoChild(QworkerError):
+    """No child process can be started now: descriptors, memory or processes are used up; others may let go of some."""
+
+
 class Children:
     """Child processes, made when they are needed and kept for the next call."""
 
@@ -35,7 +40,7 @@ class Children:
         self._idle: list[_Child] = []
 
     async def run(self, call: ChildCall, save_state: SaveState) -> Outcome:
-        """Run a call in a child of its own; when cancelled, kill that. Raises ChildDied."""
+        """Run a call in a child of its own; when cancelled, kill that. Raises ChildDied, or NoChild."""
         child = self._take()
         try:
             outcome = await child.run(call, save_state)
@@ -51,7 +56,12 @@ class Children:
             if child.is_alive():
                 return child
             child.kill()
-        return _Child(self._beginning)
+        try:
+            return _Child(self._beginning)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            raise NoChild(f"no process can be started: {error.strerror}") from None
 
     def close(self) -> None:
         """End the children; those that still run a call are ended by cancelling it."""

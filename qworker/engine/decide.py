@@ -37,8 +37,8 @@ def decide(outcome: Outcome, *, attempt: int, policy: RetryPolicy) -> Action:  #
             return _next_attempt(policy.delay(attempt) if after is None else after, attempt, policy)
         case Snoozed(after):
             return Reappear(after, counted=False)
-        case Released():
-            return Reappear(0, counted=False)
+        case Released(after=after):
+            return Reappear(after, counted=False)
         case Unknown(failure, deliveries) if UNKNOWN_TASK.exhausted(deliveries):
             return Poison(failure)
         case Unknown(deliveries=deliveries):

@@ -16,18 +16,21 @@ from qworker.context import Context, SaveState, set_current
 from qworker.engine.attempt import Attempt
 from qworker.engine.beginning import Beginning
 from qworker.engine.child import ChildCall
-from qworker.engine.children import ChildDied, Children
+from qworker.engine.children import ChildDied, Children, NoChild
 from qworker.engine.forks import end_if_forked_from
 from qworker.engine.outcomes import check_returned, error_of, failed, outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
-from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Succeeded, Unknown
+from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, Succeeded, Unknown
+from qworker.retry import Backoff, RetryPolicy
 from qworker.task import Middleware, Task
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing
 
+NO_CHILD: Final = RetryPolicy(backoff=Backoff(base=1, factor=2, max=60))
+"""How long a job rests that no child process could be started for."""
 NUDGE_EVERY: Final = 5.0
 """Seconds after which a handler that was told to stop, and didn't, is told again."""
 
@@ -210,6 +213,8 @@ class Run:
             if self._timed_out is not None:  # and where it was then
                 self.attempt.error = self._timed_out.with_traceback(error.__traceback__)
             return self._stopped
+        if isinstance(error, NoChild):  # no attempt was made; ever longer rests, as others need what is used up
+            return Released(str(error), NO_CHILD.delay(self.attempt.job.releases + 1))
         self.attempt.error = error
         raised, outcome = self.raised_in_child
         if isinstance(error, ChildDied):  # it raised nothing

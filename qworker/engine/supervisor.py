@@ -137,7 +137,11 @@ class Supervisor:
     async def _run_one(self, number: int) -> "_End":
         if self._open_line is None:
             return await self._run_child(number)
-        with contextlib.closing(self._open_line()) as line:
+        try:
+            line = self._open_line()
+        except OSError as error:  # no descriptor left
+            return _End(f"it can't be started: {error}")
+        with contextlib.closing(line):
             return await self._run_child(number, line)
 
     async def _run_child(self, number: int, line: ReportLine | None = None) -> "_End":

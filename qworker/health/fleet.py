@@ -8,12 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from qworker.health.reports import REPORT_FD, Report, Samples, unpack
+from qworker.health.seldom import Seldom
 
 if TYPE_CHECKING:  # an extra
     from qworker.metrics import Metrics
 
 _SILENT: Final = 30.0
 """Seconds without a report after which a process is taken for stuck; one comes every second."""
+_LONGEST: Final = 4 << 20
+"""Bytes of one report: a hundred times as many as those of a hundred tasks take."""
+_LAST_READS: Final = 64
+"""Reads of what a process left that has ended: more than a pipe holds."""
 _STARTING: Final = 120.0
 """Seconds that a process may take to its first report."""
 
@@ -79,6 +84,7 @@ class Line:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
         self._unfinished = b""
+        self._odd = Seldom("a worker process reported what is no report")
         self._pid: int | None = None
         self._heard_at = fleet.monotonic()
         self.report: Report | None = None
@@ -105,7 +111,9 @@ class Line:
 
     def close(self) -> None:
         """Hear the rest of what it said: it has ended, or could not be started."""
-        self._read()
+        for _ in range(_LAST_READS):
+            if not self._read():
+                break
         asyncio.get_running_loop().remove_reader(self._read_fd)
         for fd in (self._read_fd, self._write_fd):
             os.close(fd)
@@ -124,14 +132,25 @@ class Line:
         """Return a reason with the process that has it."""
         return f"worker {self._pid}: {reason}"
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take some of what is there, so that no process has the event loop for itself; return whether anything was."""
+        data = b""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._read_fd, 65_536):
-                *lines, self._unfinished = (self._unfinished + data).split(b"\n")
-                for line in lines:
-                    self._take(unpack(line))
+            data = os.read(self._read_fd, 65_536)
+        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._unfinished) > _LONGEST:
+            self._unfinished = b""  # the rest of it will be no report
+            self._odd.note(self.named("a line too long"))
+        return bool(data)
 
-    def _take(self, report: Report) -> None:
+    def _take(self, line: bytes) -> None:
+        try:
+            report = unpack(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            self._odd.note(self.named(type(error).__name__))
+            return
         self.report = report
         self._heard_at = self._fleet.monotonic()
         self.samples.update(report.samples)
