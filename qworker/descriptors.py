@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
@@ -13,12 +13,14 @@ _ENOUGH: Final = 65_536
 """Files that a worker may need: far more than its connections, its children and its handlers' files."""
 
 
-def are_out() -> bool:
-    """Return whether no file can be opened now, by this process or on this machine."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno in _OUT_OF_FILES
+def are_out(needed: int = 1) -> bool:
+    """Return whether so many files can't be opened now, by this process or on this machine."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(needed):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            return error.errno in _OUT_OF_FILES
     return False
 
 

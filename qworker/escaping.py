@@ -1,5 +1,6 @@
 """Writes texts of unknown authors in one line, free of what a terminal would obey."""
 
+import codecs
 import re
 from typing import Final
 
@@ -9,6 +10,8 @@ HIDDEN: Final = re.compile(
     "\ud800-\udfff]"
 )
 """Characters that act on a terminal or on the text around them, instead of being shown."""
+
+codecs.lookup("unicode_escape")  # loads its module: later, there may be no file descriptor for that
 
 
 def printable(text: str) -> str:

@@ -22,6 +22,8 @@ SCHEMA_VERSION: Final = 1
 BUSY_SLICE: Final = 0.2
 """Seconds that one call waits for another process's lock."""
 
+_FILES: Final = 4
+"""Files that one connection has open at the most: the database, its log, the log's index, and their directory."""
 _CHECKED_BYTES: Final = 8 * 1024 * 1024
 """Larger files are not read in full at each start."""
 _SMALLEST_DATABASE: Final = 512
@@ -79,7 +81,7 @@ def translate(error: sqlite3.Error, label: str, *, committing: bool = False) -> 
     the last thing was written.
     """
     code = primary_code(error)
-    if code == sqlite3.SQLITE_CANTOPEN and descriptors.are_out():
+    if code == sqlite3.SQLITE_CANTOPEN and descriptors.are_out(_FILES):
         return BrokerUnavailable(f"{label}: can't be opened: too many open files")
     if is_full(error):
         hint = " (the disk may be full, or a quota used up)" if code == sqlite3.SQLITE_IOERR else ""
@@ -245,7 +247,7 @@ def _check_content(path: Path, size: int) -> None:
             if size <= _CHECKED_BYTES:
                 _check_pages(connection, path)
     except sqlite3.OperationalError as error:
-        if primary_code(error) in _MAY_PASS or descriptors.are_out():
+        if primary_code(error) in _MAY_PASS or descriptors.are_out(_FILES):
             raise
         raise BrokerUnusable(f"{path}: can't be opened: {error}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite quotes what it can't read

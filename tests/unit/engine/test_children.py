@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import in_child
+from qworker.descriptors import EXHAUSTED
 from qworker.engine.child import ChildCall
-from qworker.engine.children import ChildDied, Children
+from qworker.engine.children import ChildDied, Children, NoChild
 from qworker.errors import LeaseLost
 from qworker.job import Job
 from qworker.outcome import Failed, Failure, Outcome, Rejected, RetryAsked, Succeeded
@@ -40,6 +41,22 @@ async def test_a_child_runs_one_call_after_another(children: Children) -> None:
     first = children._idle[0]._process.pid
     assert Succeeded() == await children.run(call("add", 2, 1), no_state)
     assert [first] == [child._process.pid for child in children._idle]
+
+
+@pytest.mark.parametrize("number", sorted(EXHAUSTED))
+async def test_want_of_descriptors_or_processes_is_told_from_a_childs_death(
+    children: Children, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_process(*_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 — the number counts
+    with monkeypatch.context() as patched:
+        patched.setattr("qworker.engine.children._start", no_process)
+        with pytest.raises(NoChild, match=f"^no process can be started: {os.strerror(number)}$"):
+            await children.run(call("add", 1, 2), no_state)
+    assert before == len(os.listdir("/proc/self/fd"))  # noqa: PTH208 — the same
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
 
 
 async def test_two_calls_at_once_have_a_child_each(children: Children) -> None:

@@ -50,6 +50,7 @@ POLICY = RetryPolicy(3, Backoff(base=5, factor=2, jitter=0))
         (Released("stop"), 9, Reappear(0, counted=False)),
         (Unknown(WHY, 100), 1, Poison(WHY)),
         (Unknown(WHY, 101), 9, Poison(WHY)),
+        (Released("no descriptors", 4), 1, Reappear(4, counted=False)),
         (Lost(), 1, Abandon()),
         (Lost(), 9, Abandon()),
     ],

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import signal
 import threading
@@ -783,6 +784,22 @@ async def test_a_child_process_has_the_same_outcomes(runner: Runner) -> None:
     assert isinstance(await outcome_of(runner, in_child.ask, "reject"), Rejected)
     assert Succeeded() == await runner.prepare(attempt_of(in_child.count_on, 2), save).outcome()
     assert [1, 2] == saved
+
+
+@pytest.mark.parametrize(("releases", "longest"), [(0, 1), (1, 2), (5, 32), (500, 60)])
+async def test_a_job_that_no_process_can_be_started_for_is_given_back(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, releases: int, longest: int
+) -> None:
+    """It rests the longer, the more often that was so."""
+
+    def no_process(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("qworker.engine.children._start", no_process)
+    outcome = await outcome_of(runner, in_child.add, 1, 2, releases=releases)
+    assert isinstance(outcome, Released)
+    assert "no process can be started: Too many open files" == outcome.reason
+    assert 0.8 * longest <= outcome.after <= longest
 
 
 @pytest.mark.parametrize(("number", "how"), [(0, "exit code 7"), (signal.SIGKILL, "killed by SIGKILL")])

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -40,6 +41,15 @@ async def test_what_can_not_be_started_is_tried_again_and_told_in_a_line(recorde
     [died] = recorder.of(ProcessDied)
     assert (None, 1.0) == (died.pid, died.restart_in)
     assert died.how.startswith("it can't be started: [Errno 2]")
+
+
+async def test_a_process_without_a_descriptor_for_its_reports_is_started_later(recorder: EventRecorder) -> None:
+    def no_line() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    supervisor = Supervisor(["true"], 2, grace=5.0, emit=recorder, open_line=no_line)
+    assert 0 == await stopped(supervisor, after=recorder.wait_for(ProcessDied))
+    assert {"it can't be started: [Errno 24] Too many open files"} == {died.how for died in recorder.of(ProcessDied)}
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 1), (3, 1), (78, 1)])

@@ -153,3 +153,48 @@ async def test_without_the_extra_there_are_no_metrics() -> None:
     await heard(line)
     assert (None, None, None) == (fleet.live(), fleet.ready(), fleet.metrics(""))
     line.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b"[1]",
+        b"5",
+        b"\xff",
+        b"[" * 5000,
+        b"[null,null,[[1]],[]]",
+        b'[null,null,[["a",5,1]],[]]',
+    ],
+)
+async def test_what_is_no_report_is_left_out(fleet: Fleet, said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """One line tells of any number of them."""
+    line = fleet.open_line()
+    line.started(11)
+    for _ in range(100):
+        os.write(line.fds[0], said + b"\n")
+        line._read()
+    assert line.report is None
+    report(line)
+    await heard(line)
+    assert fleet.live() is None
+    [told] = caplog.messages
+    assert told.startswith("a worker process reported what is no report: worker 11: ")
+    line.close()
+
+
+async def test_a_line_without_an_end_is_not_kept(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    line = fleet.open_line()
+    line.started(11)
+    for _ in range(200):
+        os.write(line.fds[0], b"x" * 32_768)
+        line._read()
+        assert len(line._unfinished) <= (4 << 20) + 65_536
+    os.write(line.fds[0], b"\n")
+    report(line)
+    await heard(line)
+    assert fleet.live() is None
+    assert ["a worker process reported what is no report: worker 11: a line too long"] == caplog.messages
+    line.close()
