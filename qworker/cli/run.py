@@ -150,12 +150,12 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
+    loop_factory = _loop_factory(settings)
+    watch = _watch_of(app, settings, number)
     if not app.broker.shared:
         logging.getLogger("qworker").warning("%s: only this process can put jobs there", app.broker.label)
     if first:
         _warn_of_unused_queues(app, settings)
-    loop_factory = _loop_factory(settings)
-    watch = _watch_of(app, settings, number)
     gc.freeze()  # what is loaded by now stays: to look at all of it again and again would hold the event loop up
     code = _run_to_the_end(_run_worker(app, settings, watch, beginning, supervisor), loop_factory)
     ignore_signals()
