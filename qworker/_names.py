@@ -114,7 +114,7 @@ def check_name(name: Any) -> str:
 def name_of(function: Callable[..., Any], origin: Origin) -> str:
     """Return the name of a function, for messages. Raises ConfigurationError if it has none that is its own."""
     name, module = getattr(function, "__qualname__", None), getattr(function, "__module__", None)
-    if isinstance(function, MethodType) or not isinstance(name, str) or not isinstance(module, str):
+    if not isinstance(name, str) or not isinstance(module, str) or _is_an_objects(function):
         raise ConfigurationError(
             f"{described(function)} belongs to an object, of which its name says nothing: "
             f"give the task one, as in task(name={_example(function)!r})(…)"
@@ -140,6 +140,18 @@ def _callers() -> Iterator[FrameType]:
 def _file_of(code: CodeType) -> str:
     file = Path(code.co_filename)
     return str(file.resolve()) if file.is_file() else ""
+
+
+def _is_an_objects(function: Callable[..., Any]) -> bool:
+    """Say whether it is a method of an object, or an object that stands for a function and has another name."""
+    if isinstance(function, FunctionType):
+        return False
+    plain = inspect.unwrap(function)
+    return isinstance(function, MethodType) or _full_name(plain) != _full_name(function)
+
+
+def _full_name(function: Callable[..., Any]) -> tuple[Any, Any]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
 
 
 def _example(function: Callable[..., Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from qworker.context import Context, SaveState, set_current
@@ -112,11 +113,22 @@ def _find_task(call: ChildCall) -> Task[..., Any]:
 def _find(name: str, module: str, qualname: str, made_in: str) -> Task[..., Any] | None:
     """Return the task of a name: it is where its function was defined, or else a variable of a module."""
     for place in dict.fromkeys(filter(None, (module, made_in))):
-        found_module = importlib.import_module(place)
+        if (found_module := _module(place)) is None:
+            continue
         for found in (_at(qualname, found_module), *vars(found_module).values()):
             if isinstance(found, Task) and found.name == name:
                 return found
     return None
+
+
+def _module(name: str) -> ModuleType | None:
+    """Return a module, None if there is none of this name: an object may say that it is of any."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        return None
 
 
 def _at(qualname: str, found: Any) -> Any:

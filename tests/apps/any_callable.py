@@ -59,10 +59,10 @@ class Celeryish:
     """As a task of Celery is: an object that wraps its function, and is called."""
 
     def __init__(self, function: Callable[..., Any], *, bind: bool) -> None:
-        self.__wrapped__ = function
+        self.run = self.__wrapped__ = function.__get__(self) if bind else function
         self.__annotations__ = function.__annotations__
-        self.__name__ = function.__name__
-        self.run = function.__get__(self) if bind else function
+        self.__name__ = self.__qualname__ = function.__name__
+        self.__module__ = "celery.local"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*args, **kwargs)
@@ -86,7 +86,8 @@ called = process(name="called")(Writer("called "))
 bound = process(name="bound")(Writer("bound ").method)
 of_class = process(name="of-class")(Writer.of_class)
 celery = process(name="celery")(old_task)
-celery_bound = process(name="celery-bound")(old_bound_task.run)
+celery_bound = process(name="celery-bound")(old_bound_task)
+celery_run = process(name="celery-run")(old_bound_task.run)
 cached = process(name="cached")(functools.cache(write))
 
 
@@ -106,6 +107,7 @@ WRITTEN = {
     "of-class": "Writer x",
     "celery": "old x",
     "celery-bound": "Celeryish x",
+    "celery-run": "Celeryish x",
     "cached": "x",
     "static-inside": "inside x",
     "any_callable.Writer.around": "around x",
