@@ -8,7 +8,7 @@ from qworker import INJECTED, Backoff, Context
 
 __all__ = ["app"]
 
-ODD_NAME = 'odd {"event": "job.succeeded"} [info     ] name=\\n "x" 😀'  # as odd as a name may be
+ODD_NAME = 'odd {"event": "job.succeeded"} [info] name=\\n "x" 😀'  # as odd as a name may be
 
 
 @app.task
