@@ -192,6 +192,9 @@ def _check_place(path: Path) -> None:
     if path.is_dir():
         msg = f"{path}: is a directory, not a database file"
         raise BrokerUnusable(msg)
+    if path.exists() and not path.is_file():
+        msg = f"{path}: is a device, a pipe or a socket, not a database file"
+        raise BrokerUnusable(msg)
     if not path.parent.is_dir():
         msg = f"{path}: the directory {path.parent} does not exist"
         raise BrokerUnusable(msg)

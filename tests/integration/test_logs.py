@@ -40,3 +40,12 @@ def test_the_first_line_names_the_broker_and_no_secret(stage: Stage) -> None:
     assert ("sqlite:///" in first["broker"]) or ("azure://devstoreaccount1" in first["broker"])
     assert "AccountKey" not in worker.output
     assert "Eby8vdM02xNOcqFlqUwJPLlmEtl" not in worker.output
+
+
+def test_a_queue_that_no_task_uses_is_told_as_a_worker_starts(sqlite_stage: Stage) -> None:
+    queue = f"{sqlite_stage.queue},defualt,default"
+    worker = sqlite_stage.worker("-q", queue, "--burst", "-p", "2")
+    assert 0 == worker.wait()
+    told = {line["queue"]: line.get("meant") for line in worker.lines("queue.unused")}
+    assert {sqlite_stage.queue: None, "defualt": "default"} == told
+    assert 2 == len(worker.lines("queue.unused"))  # once, not by each process

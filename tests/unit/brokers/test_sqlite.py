@@ -797,6 +797,11 @@ class TestRefusals:
     def test_a_directory(self, tmp_path: Path) -> None:
         assert f"{tmp_path}: is a directory, not a database file" == refusal(tmp_path)
 
+    def test_what_keeps_nothing(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path(os.devnull), Path("/dev/full")):
+            assert f"{path}: is a device, a pipe or a socket, not a database file" == refusal(path)
+
     def test_a_missing_directory(self, tmp_path: Path) -> None:
         path = tmp_path / "missing/jobs.db"
         assert f"{path}: the directory {tmp_path / 'missing'} does not exist" == refusal(path)
