@@ -1,0 +1,1 @@
+"""An app of the project: orders, and the jobs that follow from them."""
