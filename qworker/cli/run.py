@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qworker._distribution import install
-from qworker.cli.signals import end_on_signals, ignore_signals, pass_signals_to
+from qworker.cli.signals import SUPERVISOR_ENDED, end_on_signals, ignore_signals, pass_signals_to
 from qworker.descriptors import allow_many
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
@@ -172,7 +172,7 @@ def _supervisor(number: str | None) -> int | None:
     if number is None:
         return None
     supervisor = os.getppid()
-    end_with_parent(signal.SIGTERM, parent=supervisor)
+    end_with_parent(SUPERVISOR_ENDED, parent=supervisor)
     return supervisor
 
 
@@ -250,7 +250,7 @@ async def _run_worker(
     def on_signal(number: signal.Signals) -> None:
         last_resort.ask()  # the loop may be blocked, and then never gets to stop
         with contextlib.suppress(RuntimeError):  # the loop has closed: it is stopping already
-            loop.call_soon_threadsafe(stop, number.name if supervisor in {None, os.getppid()} else _ORPHANED)
+            loop.call_soon_threadsafe(stop, _ORPHANED if supervised and number is SUPERVISOR_ENDED else number.name)
 
     pass_signals_to(on_signal)
     if supervised:

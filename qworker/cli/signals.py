@@ -1,14 +1,18 @@
-"""SIGTERM and SIGINT, from a process's first moment to its last."""
+"""The signals that stop a process, from its first moment to its last."""
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Final
 
 Handler = Callable[[int, object], object]
 
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+SUPERVISOR_ENDED: Final = signal.SIGRTMIN if sys.platform == "linux" else signal.SIGTERM
+"""What the kernel sends a supervised worker. A number of its own: the supervisor's threads may end one after the other,
+and as long as one is left, a SIGTERM for its end looks like one of its own."""
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, SUPERVISOR_ENDED)
 _held: Final = threading.local()
 
 

@@ -14,6 +14,7 @@ from qworker.engine.beginning import Beginning
 from qworker.engine.child import Checkpoint, ChildCall
 from qworker.engine.child_wire import Said, Saved, pack, unpack
 from qworker.engine.exits import how_it_ended
+from qworker.engine.forks import no_fork
 from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
@@ -77,7 +78,7 @@ class _Child:
 
     def __init__(self, beginning: Beginning) -> None:
         self._pipe: Connection[Any, Any]
-        with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
+        with no_fork, contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
             self._pipe, pipe = Pipe()
             mine.callback(self._pipe.close)
             theirs.callback(pipe.close)  # so that the pipe ends when the child does

@@ -6,10 +6,13 @@ The child has the worker's sockets, its epoll and the receipts of its leases, wh
 import asyncio
 import logging
 import os
+import threading
 import weakref
 from typing import Final
 
 _log = logging.getLogger("qworker")
+no_fork: Final = threading.Lock()
+"""Held where no thread may fork: its child would keep a pipe open for whose end somebody waits."""
 _loops: Final = weakref.WeakSet[asyncio.AbstractEventLoop]()
 
 
@@ -40,3 +43,4 @@ def _forbid_loops() -> None:
 
 
 os.register_at_fork(after_in_child=_forbid_loops)
+os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)

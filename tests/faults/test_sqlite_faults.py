@@ -27,6 +27,9 @@ from stage import APPS, MakeStage, Stage, WorkerProcess, wait_until
 BOUND: Final = 16 * 2**20
 """Bytes that the write-ahead log keeps, once nobody holds a snapshot."""
 
+PADDING: Final = {f"padding-{n}": "x" * 8_000 for n in range(7)}
+"""Headers that nearly fill a message."""
+
 
 def file_of(stage: Stage) -> Path:
     return Path(stage.url.removeprefix("sqlite:///"))
@@ -366,7 +369,7 @@ def test_another_programs_file_is_judged_once_it_lets_go_of_it(
 @pytest.mark.fault(49)
 def test_a_page_found_damaged_at_work_ends_the_worker(sqlite_stage: Stage, fault: Fault) -> None:
     """Of a large file it would take too long to read all at each start."""
-    large = jobs.quick.using(queue=sqlite_stage.queue, delay=600, headers={"padding": "x" * 60_000})
+    large = jobs.quick.using(queue=sqlite_stage.queue, delay=600, headers=PADDING)
     waiting = {job.id for job in large.enqueue_many([(n,) for n in range(150)])}
     worker = sqlite_stage.worker("-c", "2")
     worker.wait_for("worker.started")
@@ -482,7 +485,7 @@ def test_a_reader_that_stays_long_holds_up_nobody_and_leaves_a_bounded_log(sqlit
 
     def work() -> None:
         nonlocal enqueued
-        large = jobs.quick.using(queue=sqlite_stage.queue, headers={"padding": "x" * 60_000})
+        large = jobs.quick.using(queue=sqlite_stage.queue, headers=PADDING)
         made = large.enqueue_many([(enqueued + n,) for n in range(20)])
         enqueued += len(made)
         sqlite_stage.history.note_all({"what": "enqueued", "job": job.id, "n": job.args[0]} for job in made)

@@ -23,14 +23,16 @@ def test_on_a_terminal_each_event_is_one_line_without_foreign_control_characters
     jobs.log_lines.using(queue=sqlite_stage.queue).enqueue(5)
     strange = jobs.app.get_task("jobs.quick").using(queue=sqlite_stage.queue)
     job = strange._job((1,), {}, utc_now())
-    sqlite_stage.app.send([type(job)(job.id, "no\n\x1b[2Jsuch {task}")], Sending(sqlite_stage.queue))
+    names = "no such {task}", "no\n\x1b[2Jsuch {task}"
+    sqlite_stage.app.send([type(job)(job.id, name) for name in names], Sending(sqlite_stage.queue))
     worker = sqlite_stage.worker("--burst", "--log-format", "console")
     assert 0 == worker.wait(), worker.output
     assert "\x1b" not in worker.output
     lines = worker.output.splitlines()
     assert all(line[2:3] == ":" for line in lines), worker.output  # each begins with the time
     assert r"from the handler\n\x1b[31mred" in worker.output
-    assert 1 == sum("such {task}" in line and "job.retried" in line for line in lines)
+    assert 1 == sum("no such {task}" in line and "task.unknown" in line for line in lines)
+    assert 1 == sum("'task' holds a control character" in line and "message.poisoned" in line for line in lines)
 
 
 def test_the_first_line_names_the_broker_and_no_secret(stage: Stage) -> None:

@@ -54,4 +54,4 @@ def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
     os.close(reader)
     ended = subprocess.run([*TASKS, MAIL, "--json"], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, check=False)
     os.close(closed)
-    assert (1, b"") == (ended.returncode, ended.stderr)
+    assert (141, b"") == (ended.returncode, ended.stderr)

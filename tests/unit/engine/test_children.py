@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import in_child
+import qworker.engine.children as engine_children
 from qworker.descriptors import EXHAUSTED
 from qworker.engine.child import ChildCall
 from qworker.engine.children import ChildDied, Children, NoChild
@@ -182,3 +184,32 @@ def test_a_child_ends_with_its_worker(tmp_path: Path) -> None:
         wait_until(lambda: file.exists() and file.read_text().endswith("\n"), what="the child")
         worker.kill()
     wait_until(lambda: not Path(f"/proc/{file.read_text().strip()}").exists(), what="the child's end")
+
+
+async def test_another_thread_that_forks_waits_until_a_child_has_started(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forked before lives on with the pipe by which the child's start is told, and holds up the event loop."""
+    forking, forked = threading.Event(), threading.Event()
+
+    def fork() -> None:
+        forking.set()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        forked.set()
+        os.waitpid(pid, 0)
+
+    thread = threading.Thread(target=fork)
+    start = engine_children._start
+
+    def start_while_another_forks(*given: Any) -> Any:
+        thread.start()
+        assert forking.wait(10)
+        assert not forked.wait(0.2)
+        return start(*given)
+
+    monkeypatch.setattr(engine_children, "_start", start_while_another_forks)
+    assert Succeeded() == await children.run(call("add", 1, 2), no_state)
+    assert forked.wait(10)
+    thread.join()
