@@ -64,6 +64,8 @@ lint: setup ## check format, style, types and layers; changes nothing
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin qworker
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 qworker
 	$(BIN)/lint-imports
 
 format: setup ## format the code and fix what can be fixed by itself

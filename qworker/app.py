@@ -214,11 +214,12 @@ class App:
         beginning: "Beginning | None" = None,
     ) -> "Worker":
         """Return a worker for this app that is not started yet; its child processes begin as *beginning* says."""
-        from qworker.engine.child import check_can_be_found  # noqa: PLC0415 — see above
+        from qworker.engine.child import check_can_be_found, check_can_have_child  # noqa: PLC0415 — see above
         from qworker.engine.worker import Worker  # noqa: PLC0415 — the same
 
         for task in self._tasks.values():
             check_can_be_found(task)
+            check_can_have_child(task)
         return Worker(
             self.broker,
             self._tasks,

@@ -1,10 +1,17 @@
 """Time, as a thing that can be handed in."""
 
+import sys
 import time
-from typing import Final, Protocol
+from functools import partial
+from typing import Protocol
 
-# Linux has a clock of its own that goes on while the machine sleeps; that of macOS does.
-_STEADY: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+# A clock that goes on while the machine sleeps. Python's own does so on Windows alone.
+if sys.platform == "win32":
+    _steady = time.monotonic
+elif sys.platform == "linux":
+    _steady = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+else:
+    _steady = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
@@ -26,7 +33,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return seconds that never go back nor leap, whatever the wall clock is set to; they pass in sleep too."""
-        return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
+        return _steady()
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -26,12 +26,11 @@ def are_out(needed: int = 1) -> bool:
 
 def allow_many() -> None:
     """Raise this process's limit of open files to what it may have; the usual one, 1,024, is for programs of old."""
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 — there is none on Windows
+    if sys.platform != "win32":  # which has no such limit
+        import resource  # noqa: PLC0415 — nor this
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,10 +1,11 @@
 """Forks, and the end of the process: neither may come while SQLite is at work."""
 
 import atexit
-import os
 import threading
 import weakref
 from typing import Protocol
+
+from qworker._platform import at_fork
 
 
 class Forkable(Protocol):
@@ -61,7 +62,7 @@ def _end_all() -> None:
         each.end()
 
 
-os.register_at_fork(
+at_fork(
     before=_before_fork,
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qworker._distribution import install
+from qworker._platform import refuse_on_windows
 from qworker.cli.signals import SUPERVISOR_ENDED, end_on_signals, ignore_signals, pass_signals_to
 from qworker.descriptors import allow_many
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
-from qworker.engine.process_one import leave_process_one
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
 from qworker.errors import ConfigurationError
 from qworker.streams import flush_or_drop, forgive_output
 
+if sys.platform == "linux":
+    from qworker.engine.process_one import leave_process_one
 if TYPE_CHECKING:
     from qworker.app import App
     from qworker.brokers.base import Broker
@@ -113,7 +115,8 @@ def run(  # noqa: PLR0913 — one parameter an option
     Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
     """
     end_on_signals()
-    leave_process_one()
+    if sys.platform == "linux":
+        leave_process_one()
     forgive_output()
     from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.cli.load import named_here  # noqa: PLC0415 — the same
@@ -124,6 +127,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     settings = Settings.load({name: given[name] for name in Settings.model_fields if name in given})
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
+    _refuse_what_windows_has_not(settings)
     allow_many()
     number = os.environ.pop(SUPERVISED, None)  # what a handler starts is not supervised
     if broker is not None:
@@ -131,6 +135,14 @@ def run(  # noqa: PLR0913 — one parameter an option
     if (settings.processes > 1 or settings.reload) and number is None:
         raise typer.Exit(_supervise(settings))
     raise typer.Exit(_work(settings, broker, number))
+
+
+def _refuse_what_windows_has_not(settings: "Settings") -> None:
+    """Raise ConfigurationError on Windows for what takes a supervisor, whose pipes and signals that has not."""
+    if settings.processes > 1:
+        refuse_on_windows(f"-p {settings.processes}", "start 'qworker run -p 1' as often as there are to be processes")
+    if settings.reload:
+        refuse_on_windows("--reload", "stop the worker and start it again")
 
 
 def _work(settings: "Settings", broker: str | None, number: str | None) -> int:

@@ -7,12 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from qworker._platform import STOPPING, at_fork
+
 Handler = Callable[[int, object], object]
 
-SUPERVISOR_ENDED: Final = signal.SIGRTMIN if sys.platform == "linux" else signal.SIGTERM
+if sys.platform == "linux":
+    SUPERVISOR_ENDED: Final = signal.SIGRTMIN
+else:
+    SUPERVISOR_ENDED = signal.SIGTERM
 """What the kernel sends a supervised worker. A number of its own: the supervisor's threads may end one after the other,
 and as long as one is left, a SIGTERM for its end looks like one of its own."""
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, SUPERVISOR_ENDED)
+_STOPPING: Final = (*STOPPING, SUPERVISOR_ENDED)
 _held: Final = threading.local()
 
 
@@ -27,7 +32,7 @@ def pass_signals_to(call: Callable[[signal.Signals], None]) -> None:
     A process that a handler forks is ended by them: nobody there listens to *call*.
     """
     _install(lambda number, _: call(signal.Signals(number)))
-    os.register_at_fork(before=_hold, after_in_parent=_let_through, after_in_child=_let_kill)
+    at_fork(before=_hold, after_in_parent=_let_through, after_in_child=_let_kill)
 
 
 def ignore_signals() -> None:
@@ -37,11 +42,13 @@ def ignore_signals() -> None:
 
 def _hold() -> None:
     """Let signals wait while this thread forks: the child would take them before it has left them to the system."""
-    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    if sys.platform != "win32":
+        _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
 def _let_through() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
 
 
 def _let_kill() -> None:

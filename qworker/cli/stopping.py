@@ -4,11 +4,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Self
 
+from qworker._platform import STOPPING
 from qworker.errors import QworkerError
-
-_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(QworkerError):
@@ -20,7 +19,7 @@ class Stopped(QworkerError):
 
 
 class Stopping:
-    """SIGINT and SIGTERM within a ``with`` block.
+    """Signals that ask for an end within a ``with`` block.
 
     The first is noted, and only ends a wait; what is under way goes on. A second raises KeyboardInterrupt at once.
     """
@@ -32,7 +31,7 @@ class Stopping:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._hear) for number in _STOPPING}
+        self._before = {number: signal.signal(number, self._hear) for number in STOPPING}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -102,9 +102,10 @@ class _Pictures:
 
     def _view(self, height: int | None) -> "View":
         from qworker.cli.top_model import picture  # noqa: PLC0415 — see above
+        from qworker.cli.top_screen import ENDING_KEY  # noqa: PLC0415 — the same
         from qworker.cli.top_view import View  # noqa: PLC0415 — the same
 
-        keys = "" if height is None else f"  every {self._interval:g}s, q ends it"
+        keys = "" if height is None else f"  every {self._interval:g}s, {ENDING_KEY} ends it"
         title = f"qworker top  {datetime.now().astimezone():%H:%M:%S}{keys}  {self._label}"
         return View(title, picture(self._looks) if self._looks else None, height)
 

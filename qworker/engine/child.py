@@ -9,6 +9,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+from qworker._platform import refuse_on_windows
 from qworker.context import Context, SaveState, set_current
 from qworker.engine.outcomes import check_returned, outcome_of
 from qworker.errors import ConfigurationError, QworkerError
@@ -92,6 +93,12 @@ def check_can_be_found(task: Task[..., Any]) -> None:
             f"task {task.name}: no child process can find it, as executor='process' needs: "
             f"make it a variable of its module, {task.made_in or task.function.__module__}"
         )
+
+
+def check_can_have_child(task: Task[..., Any]) -> None:
+    """Raise ConfigurationError for a task of child processes where none can be started."""
+    if task.options.executor == "process":
+        refuse_on_windows(f"task {task.name}: executor='process'", "let it be 'thread' there")
 
 
 def _is_found(task: Task[..., Any]) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from qworker._platform import KILLING, at_fork
 from qworker.engine.beginning import Start
 from qworker.engine.child import Checkpoint, ChildCall, run_in_child
 from qworker.engine.child_wire import Saved, pack, unpack
@@ -22,7 +23,7 @@ def main() -> None:
     open_standard_streams()
     forgive_output()
     parent, pipe_fd, alive_fd = map(int, sys.argv[1:])
-    end_with_parent(signal.SIGKILL, parent=parent)
+    end_with_parent(KILLING, parent=parent)
     # Ctrl-C in a terminal reaches every process of its group, and a service manager's SIGTERM every process of the
     # service; when a child ends is the worker's decision.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,7 +32,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     threading.Thread(target=_end_with_worker, args=(alive_fd,), name="qworker-parent-watch", daemon=True).start()
     pipe: Connection[bytes, bytes] = Connection(pipe_fd)
-    os.register_at_fork(after_in_child=pipe.close)  # the pipe has to end when this process does
+    at_fork(after_in_child=pipe.close)  # the pipe has to end when this process does
     with suppress(EOFError):
         _serve(pipe)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,10 @@ from qworker.errors import QworkerError
 from qworker.outcome import Outcome
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    if sys.platform == "win32":
+        from multiprocessing.connection import PipeConnection as Connection
+    else:
+        from multiprocessing.connection import Connection
 
 _DYING: Final = 0.5
 """Seconds that a child whose pipe has ended gets to end itself."""

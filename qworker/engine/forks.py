@@ -10,6 +10,8 @@ import threading
 import weakref
 from typing import Final
 
+from qworker._platform import at_fork
+
 _log = logging.getLogger("qworker")
 no_fork: Final = threading.Lock()
 """Held where no thread may fork: its child would keep a pipe open for whose end somebody waits."""
@@ -42,5 +44,5 @@ def _forbid_loops() -> None:
             ready.appendleft(asyncio.Handle(_end, (), loop))
 
 
-os.register_at_fork(after_in_child=_forbid_loops)
-os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
+at_fork(after_in_child=_forbid_loops)
+at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)

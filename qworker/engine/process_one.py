@@ -6,8 +6,11 @@ them from those that its handlers wait for, whose exit codes would be lost.
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from typing import Final
+
+assert sys.platform == "linux"  # noqa: S101 — type checkers then skip the rest for other systems
 
 _SENT_BY_TERMINAL: Final = 128
 """SI_KERNEL: a signal like Ctrl-C's, which every process of the terminal has got already."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from qworker._platform import KILLING
 from qworker.engine import interpreter
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, how_it_ended
 from qworker.events import Event, ProcessDied, Reloading, SupervisorStarted
@@ -113,7 +114,7 @@ class Supervisor:
             _send(child, signal.SIGTERM)
             if hurry and child.stdin is not None and not child.stdin.is_closing():
                 child.stdin.write(_HURRY)
-            asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, signal.SIGKILL)
+            asyncio.get_running_loop().call_later(self._grace + _KILL_AFTER, _send, child, KILLING)
 
     async def _keep_one(self, number: int) -> None:
         pause = _FIRST_PAUSE

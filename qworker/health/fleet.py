@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -82,7 +83,8 @@ class Line:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._read_fd, self._write_fd = os.pipe()
-        os.set_blocking(self._read_fd, False)
+        if sys.platform != "win32":  # where there is no supervisor to read it
+            os.set_blocking(self._read_fd, False)
         self._unfinished = b""
         self._odd = Seldom("a worker process reported what is no report")
         self._pid: int | None = None
