@@ -36,7 +36,18 @@ T = TypeVar("T")
 H = TypeVar("H", bound=ErrorHook)
 C = TypeVar("C", bound=Callable[[], AbstractContextManager[Any] | Iterator[Any]])
 _NOT_A_WORKERS: Final = frozenset(
-    {"app", "broker", "encoding", "health_port", "log_format", "log_level", "processes", "reload", "tracing"}
+    {
+        "app",
+        "broker",
+        "encoding",
+        "health_port",
+        "log_config",
+        "log_format",
+        "log_level",
+        "processes",
+        "reload",
+        "tracing",
+    }
 )
 """Settings of a whole program, or of its App."""
 _OPTIONS: Final = frozenset({field.name for field in fields(TaskDefaults)} | {"middleware", "state"})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar, Token
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic
 
 import typing_extensions
 from typing_extensions import TypeVar
@@ -102,12 +102,14 @@ class Context(Generic[ResourcesT, StateT]):
 
     @property
     def log(self) -> "FilteringBoundLogger":
-        """A structlog logger, bound to job, task, attempt and queue."""
-        import structlog  # noqa: PLC0415 — see above
+        """A structlog logger with the task's name, bound to job, task, attempt and queue.
 
-        logger = structlog.get_logger("qworker.handler")
-        bound = logger.bind(job=self.job.id, task=self.job.task, attempt=self.attempt, queue=self.queue)
-        return cast("FilteringBoundLogger", bound)
+        It logs as the program has configured structlog, else through the logger of this name in ``logging``.
+        """
+        from qworker.log_structlog import logger_for_handlers  # noqa: PLC0415 — see above
+
+        job = self.job
+        return logger_for_handlers(job.task, job=job.id, task=job.task, attempt=self.attempt, queue=self.queue)
 
     async def acheckpoint(self, state: StateT) -> None:
         """Save *state* in the message itself, where the next attempt finds it as ``ctx.state``.

@@ -1,89 +1,34 @@
-"""From events to log lines, and the only place where structlog and logging are configured.
+"""From events to log lines, one line an event. Arguments and secrets are never logged."""
 
-One line an event: for people on a terminal, JSON elsewhere. Arguments and secrets are never logged.
-"""
-
-import bisect
-import json
 import logging
-import re
-import sys
-import textwrap
 import time
-from datetime import datetime
 from typing import Any, Final, assert_never
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
 
 from qworker import events
 from qworker._distribution import install
+from qworker.log_records import write
 from qworker.outcome import Failure
 from qworker.retry import UNKNOWN_TASK
-from qworker.settings import LogFormat, LogLevel
+from qworker.settings import LogLevel
 
-_MAX_FIELD: Final = 2_048
-"""Bytes of a field as it is written; its middle gives way."""
-_GAP: Final = " … "
-_LONGEST_ESCAPE: Final = 7
-"""Bytes that one character may become: U+2028 is written as \\\\u2028."""
 _FAILING_EVERY: Final = 30.0
 """Seconds between two lines about a queue that still can't be polled, or whose leases can't be renewed."""
 _UNKNOWN_NAMED: Final = 100
 """Unknown tasks that are told of above level debug."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_IN_LINES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_OF_SEVERAL_LINES: Final = frozenset({"exception", "traceback"})
 Line = tuple[LogLevel, str, dict[str, Any]]
-_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-def configure(level: LogLevel, log_format: LogFormat) -> None:
-    """Send this process's logs, structlog's and those of ``logging``, to standard error."""
-    pretty = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        _time_of_day if pretty else structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *([_show_traceback_if_asked] if pretty else []),
-        structlog.processors.format_exc_info,
-        _tidy,
-        *([_indent_traceback] if pretty else []),
-    ]
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=17, sort_keys=False)
-        if pretty
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        ),
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level])
-    # The SDK logs each request, with headers and query, at INFO and DEBUG: too much, and too near the secrets. What its
-    # core says of an answer that it can't read, our own errors say in one line.
-    logging.getLogger("azure").setLevel(logging.WARNING)
-    logging.getLogger("azure.core").setLevel(logging.CRITICAL + 1)
-    logging.captureWarnings(True)
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 
 
 class EventLog:
-    """A listener that writes each event as one log line, unless it is known to be below *level*."""
+    """A listener that writes each event as one line of the logger "qworker", if its level lets it."""
 
-    def __init__(self, level: LogLevel = "debug") -> None:
-        self._level = _LEVELS[level]
-        self._log = structlog.get_logger("qworker")
+    def __init__(self) -> None:
+        self._log = logging.getLogger("qworker")
         self._failing: dict[tuple[type[events.Event], str] | None, float] = {}
         """When which failure of which queue was last told; None: that all access is denied."""
         self._unknown = set[str]()
@@ -91,7 +36,8 @@ class EventLog:
 
     def __call__(self, event: events.Event) -> None:
         """Write the event."""
-        if self._is_routine(event):
+        self._log.disabled = False  # dictConfig and fileConfig disable all loggers, unless they are told otherwise
+        if self._is_unheard(event):
             return
         if isinstance(event, events.PollFailed | events.RenewalFailed) and not self._is_news(event):
             return
@@ -101,13 +47,14 @@ class EventLog:
         level, name, fields = line_of(event)
         if isinstance(event, events.TaskUnknown) and not self._is_first(event):
             level = "debug"
-        self._log.log(_LEVELS[level], name, **fields)
+        if self._log.isEnabledFor(_LEVELS[level]):
+            write(self._log, _LEVELS[level], name, fields, code=_CODE)
 
-    def _is_routine(self, event: events.Event) -> bool:
-        """Say whether it is one of the two that each job has, and not worth more than to be dropped at once."""
+    def _is_unheard(self, event: events.Event) -> bool:
+        """Say whether it is one of the two that each job has, and below the level: not even a line is made of it."""
         if isinstance(event, events.JobStarted):
-            return self._level > _LEVELS["debug"] and not event.alone
-        return self._level > _LEVELS["info"] and isinstance(event, events.JobSucceeded)
+            return not event.alone and not self._log.isEnabledFor(logging.DEBUG)
+        return isinstance(event, events.JobSucceeded) and not self._log.isEnabledFor(logging.INFO)
 
     def _is_first(self, event: events.TaskUnknown) -> bool:
         """Say whether no other job of this task was unknown before; messages may name any number of tasks."""
@@ -122,6 +69,9 @@ class EventLog:
             return False
         self._failing[failing] = now
         return True
+
+
+_CODE: Final = EventLog.__call__.__code__
 
 
 def line_of(event: events.Event) -> Line:  # noqa: C901, PLR0911 — a table of events
@@ -258,71 +208,3 @@ def _whose(task: str) -> str:
 
 def _rounded(seconds: float) -> float:
     return round(seconds, 3)
-
-
-def _time_of_day(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
-    event["timestamp"] = datetime.now().astimezone().isoformat(timespec="milliseconds")[11:23]
-    return event
-
-
-def _show_traceback_if_asked(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
-    """On a terminal, a traceback is shown below its line, and only at level debug: the line says what and where."""
-    traceback = event.pop("traceback", "")
-    if traceback and logging.getLogger().isEnabledFor(logging.DEBUG):
-        event["exception"] = traceback.rstrip()
-    return event
-
-
-def _tidy(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
-    """Keep each field to a length that logs can bear, free of control characters, and to one line but for tracebacks.
-
-    What is no text, number or the like becomes one if it would be too long.
-    """
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = _tidied(value, _CONTROL_IN_LINES if key in _OF_SEVERAL_LINES else _CONTROL)
-        elif value is not None and not isinstance(value, bool | int | float):
-            event[key] = _bearable(value)
-    return event
-
-
-def _indent_traceback(_logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
-    """On a terminal, let nothing in a traceback look like a log line."""
-    if "exception" in event:
-        event["exception"] = textwrap.indent(event["exception"], "    ")
-    return event
-
-
-def _bearable(value: object) -> object:
-    """Return a value as it is, or as a text if it is too large for a line, or not fit for one."""
-    try:
-        text = json.dumps(value, default=repr, ensure_ascii=False)
-    except Exception:  # noqa: BLE001 — keys that are no texts, a circle, a __repr__ that fails
-        return f"<{type(value).__name__}>"
-    fits = len(text) <= _MAX_FIELD and _written(text) <= _MAX_FIELD and not _CONTROL.search(text)
-    return value if fits else _tidied(text, _CONTROL)
-
-
-def _tidied(text: str, control: re.Pattern[str]) -> str:
-    if len(text) <= _MAX_FIELD:
-        whole = control.sub(_escaped, text)
-        if len(text) * _LONGEST_ESCAPE <= _MAX_FIELD or _written(whole) <= _MAX_FIELD:
-            return whole
-    half = (_MAX_FIELD - _written(_GAP)) // 2
-    first = control.sub(_escaped, text[:half])
-    last = control.sub(_escaped, text[-half:])
-    return first[: _fitting(first, half)] + _GAP + last[len(last) - _fitting(last[::-1], half) :]
-
-
-def _fitting(text: str, size: int) -> int:
-    """Return how many characters of the text's beginning fit into *size* bytes."""
-    return bisect.bisect_right(range(len(text)), size, key=lambda count: _written(text[:count])) - 1
-
-
-def _written(text: str) -> int:
-    """Return the bytes that a text takes in a line, where some characters have to be escaped."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")

@@ -34,6 +34,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+LogConfig = Literal["auto", "none"]
 Loop = Literal["auto", "asyncio", "uvloop"]
 _NEAR: Final = 0.75
 """How much of two names has to be alike, of 1, for one to be the other misspelt."""
@@ -140,6 +141,8 @@ class Settings(BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "info"
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = "auto"
     """"console" for people, "json" for machines, "auto": by whether a terminal reads it."""
+    log_config: Annotated[LogConfig, BeforeValidator(_lower)] = "auto"
+    """What sets up logging: "auto": qworker, but for what the app sets up itself; "none": the app alone."""
     loop: Annotated[Loop, BeforeValidator(_lower)] = "auto"
     """What runs handlers: asyncio's own event loop, uvloop's, or "auto": uvloop's where it is installed."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)

@@ -76,6 +76,12 @@ def run(  # noqa: PLR0913 — one parameter an option
         str | None,
         typer.Option(metavar="FORMAT", help="console, json, or auto: console on a terminal. [default: auto]"),
     ] = None,
+    log_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHOSE", help="none: the app alone sets up logging; auto: what it leaves. [default: auto]"
+        ),
+    ] = None,
     loop: Annotated[
         str | None,
         typer.Option(metavar="LOOP", help="asyncio, uvloop, or auto: uvloop where it is installed. [default: auto]"),
@@ -148,17 +154,18 @@ def _refuse_what_windows_has_not(settings: "Settings") -> None:
 def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.engine.beginning import Beginning  # noqa: PLC0415 — the same
-    from qworker.logs import configure  # noqa: PLC0415 — the same
-    from qworker.settings import ignored_variables  # noqa: PLC0415 — the same
+    from qworker.log_setup import complete, prepare  # noqa: PLC0415 — the same
 
     supervisor = _supervisor(number)
-    configure(settings.log_level, settings.log_format)
-    beginning = Beginning.here(settings.app, partial(configure, settings.log_level, settings.log_format))
+    wanted = settings.log_level, settings.log_format, settings.log_config
+    complete_logs = partial(complete, *wanted, given=sorted(settings.model_fields_set))
+    beginning = Beginning.here(settings.app, partial(prepare, *wanted), complete_logs)
+    prepare(*wanted)
+    app = load_app(settings.app or "")
+    ignored = complete_logs()
     first = number in {None, "0"}
     if first:
-        for variable in ignored_variables():
-            logging.getLogger("qworker").debug("%s is no setting of qworker's: it is ignored", variable)
-    app = load_app(settings.app or "")
+        _tell_ignored(ignored)
     if broker is not None:  # the command line's; what the environment says is for apps that don't say it themselves
         app.use_broker(broker)
     _check_shared(app.broker, settings)
@@ -174,6 +181,16 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
     app.close()
     _leave_stuck_threads(code)
     return code
+
+
+def _tell_ignored(settings: Iterable[str]) -> None:
+    from qworker.settings import ignored_variables  # noqa: PLC0415 — as above
+
+    log = logging.getLogger("qworker")
+    for variable in ignored_variables():
+        log.debug("%s is no setting of qworker's: it is ignored", variable)
+    for setting in settings:
+        log.warning("%s", setting)
 
 
 def _supervisor(number: str | None) -> int | None:
@@ -235,7 +252,7 @@ def _warn_of_unused_queues(app: "App", settings: "Settings") -> None:
     from qworker.events import QueueUnused  # noqa: PLC0415 — as above
     from qworker.logs import EventLog  # noqa: PLC0415 — as above
 
-    log = EventLog(settings.log_level)
+    log = EventLog()
     used = {task.queue for task in app.tasks.values()}
     for name in settings.queues:
         if name not in used:
@@ -248,7 +265,7 @@ async def _run_worker(
     from qworker.logs import EventLog  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     supervised = supervisor is not None
-    log = EventLog(settings.log_level)
+    log = EventLog()
     worker = app.make_worker(settings, [log, *(watch.listeners if watch else ())], beginning=beginning)
     loop = asyncio.get_running_loop()
 
@@ -321,12 +338,13 @@ def _leave_stuck_threads(code: int) -> None:
 
 
 def _supervise(settings: "Settings") -> int:
-    from qworker.logs import EventLog, configure  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.log_setup import configure  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker.logs import EventLog  # noqa: PLC0415 — the same
 
     changes = _watch() if settings.reload else None
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, settings.log_config)
     watch = _supervisor_watch(settings)
-    log = EventLog(settings.log_level)
+    log = EventLog()
     supervisor = Supervisor(
         this_command(),
         settings.processes,

@@ -33,11 +33,15 @@ class Beginning:
     """The module that `qworker run` was given: a child imports it first. None in other programs: their main module."""
     setup: "partial[None] | None" = None
     """A function of a module, with arguments that are JSON; a child calls it before that import."""
+    completion: "partial[Any] | None" = None
+    """Another that it calls after that import."""
 
     @classmethod
-    def here(cls, app: str | None = None, setup: "partial[None] | None" = None) -> Self:
+    def here(
+        cls, app: str | None = None, setup: "partial[None] | None" = None, completion: "partial[Any] | None" = None
+    ) -> Self:
         """Return the beginning of a program that has come to this point."""
-        return cls(import_path(), _current_folder(), app, setup)
+        return cls(import_path(), _current_folder(), app, setup, completion)
 
     def told(self) -> bytes:
         """Return what a child has to know beyond its command line, folder and environment."""
@@ -46,6 +50,7 @@ class Beginning:
                 "path": import_path(),
                 "prepare": {"name": CHILD, "sys_argv": sys.argv, **({} if self.app else _main())},
                 "setup": None if self.setup is None else _named(self.setup),
+                "completion": None if self.completion is None else _named(self.completion),
                 "app": None if self.app is None else self.app.partition(":")[0],
             },
         ).encode()
@@ -62,6 +67,8 @@ class Start:
         self._steps += [partial(_use_path, values["path"]), partial(_prepare, values["prepare"])]
         if values["app"] is not None:
             self._steps.append(partial(importlib.import_module, values["app"]))
+        if values["completion"] is not None:
+            self._steps.append(partial(_call, values["completion"]))
 
     def go(self) -> None:
         """Do what is left to do. Raises whatever the program's own modules raise."""
@@ -104,7 +111,7 @@ def _prepare(told: dict[str, Any]) -> None:
         _importing_main = False
 
 
-def _named(setup: "partial[None]") -> dict[str, Any]:
+def _named(setup: "partial[Any]") -> dict[str, Any]:
     function: Any = setup.func
     return {"function": [function.__module__, function.__qualname__], "args": setup.args, "kwargs": setup.keywords}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from qworker import events, logs
+from qworker import events, log_setup, logs
 from qworker.job import Job
 from qworker.outcome import Failure
 from qworker.settings import LogFormat, LogLevel
@@ -234,36 +234,44 @@ def test_the_ids_come_last() -> None:
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave structlog, logging and warnings as they were."""
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin as a program does, and leave structlog, logging and warnings as they were."""
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before, level = root.handlers[:], root.level
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
     yield
     logging.captureWarnings(False)
-    root.handlers[:], level = before
+    root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
 
 
+def configure(level: LogLevel, log_format: LogFormat) -> None:
+    """Have no handlers of pytest's: to qworker they are those of a program that has set up logging itself."""
+    logging.getLogger().handlers.clear()
+    log_setup.configure(level, log_format)
+
+
 def test_routine_events_are_dropped_before_they_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("warning", "json")
-    log = logs.EventLog("warning")
+    configure("warning", "json")
+    log = logs.EventLog()
     started, succeeded = events.JobStarted(**COMMON), events.JobSucceeded(**COMMON, seconds=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "line_of", pytest.fail)
         log(started)
         log(succeeded)
-        logs.EventLog("info")(started)
+        logging.getLogger().setLevel("INFO")
+        log(started)
     log(events.JobStarted(**COMMON, alone=True))
-    logs.configure("debug", "json")
-    logs.EventLog("debug")(started)
-    logs.EventLog("info")(succeeded)
+    logging.getLogger().setLevel("DEBUG")
+    log(started)
+    log(succeeded)
     logged = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
     assert ["job.started_alone", "job.started", "job.succeeded"] == logged
 
 
 def test_as_json_a_failure_has_its_traceback_on_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
+    configure("info", "json")
     logs.EventLog()(events.JobRetried(**COMMON, max_attempts=5, after=10, failure=WHY, seconds=1.0))
     [line] = capsys.readouterr().err.splitlines()
     fields = json.loads(line)
@@ -276,7 +284,7 @@ def test_as_json_a_failure_has_its_traceback_on_the_same_line(capsys: pytest.Cap
 def test_for_people_a_traceback_is_shown_only_when_debugging(
     level: LogLevel, shown: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(level, "console")
+    configure(level, "console")
     logs.EventLog()(events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=WHY))
     lines = capsys.readouterr().err.splitlines()
     assert shown == len(lines)
@@ -285,20 +293,20 @@ def test_for_people_a_traceback_is_shown_only_when_debugging(
 
 
 def test_auto_is_json_where_no_terminal_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "auto")
+    configure("info", "auto")
     structlog.get_logger().info("hello", n=1)
     assert {"event": "hello", "n": 1, "level": "info"}.items() <= json.loads(capsys.readouterr().err).items()
 
 
 def test_auto_is_for_people_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    logs.configure("info", "auto")
+    configure("info", "auto")
     structlog.get_logger().info("hello")
     assert "\x1b[" in capsys.readouterr().err
 
 
 def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("warning", "json")
+    configure("warning", "json")
     structlog.get_logger().info("no")
     logging.getLogger("library").info("no")
     logging.getLogger("library").warning("yes %s", 1)
@@ -306,7 +314,7 @@ def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_sdk_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("debug", "json")
+    configure("debug", "json")
     logging.getLogger("azure.core.pipeline.policies.http_logging_policy").info("Request URL: https://…sig=canary")
     logging.getLogger("azure.core.exceptions").critical("a body that it can't read")
     assert "" == capsys.readouterr().err
@@ -333,7 +341,7 @@ circle[0] = UNBEARABLE["a circle"] = circle
 def test_a_field_is_one_line_of_bounded_length(
     log_format: LogFormat, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure("info", log_format)
+    configure("info", log_format)
     structlog.get_logger().info("two\nlines", field=value)
     [line] = capsys.readouterr().err.splitlines()
     assert len(line.encode("utf-8", "backslashreplace")) < 2_048 + 150
@@ -341,14 +349,14 @@ def test_a_field_is_one_line_of_bounded_length(
 
 
 def test_what_is_short_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
+    configure("info", "json")
     fields = {"text": "é" * 1_000, "tree": {"a": [1, None, "é"]}, "none": None, "yes": True}
     structlog.get_logger().info("hello", **fields)
     assert fields.items() <= json.loads(capsys.readouterr().err).items()
 
 
 def test_of_a_long_field_both_ends_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
+    configure("info", "json")
     structlog.get_logger().info("hello", text="ab" * 1_500 + "cd" * 1_500)
     text = json.loads(capsys.readouterr().err)["text"]
     assert re.fullmatch("(ab)+a? … d?(cd)+", text)
@@ -356,7 +364,7 @@ def test_of_a_long_field_both_ends_are_kept(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_nothing_in_a_traceback_looks_like_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("debug", "console")
+    configure("debug", "console")
     forged = dataclasses.replace(WHY, traceback="Traceback\n12:00:00.000 [info     ] forged \x1b[2J\u2028x\ry")
     logs.EventLog()(events.JobPoisoned(**COMMON, poison_queue="mail-poison", failure=forged))
     structlog.get_logger().error("failed", exc_info=ValueError("it\n12:00:00.000 [info     ] is forged"))
@@ -367,7 +375,7 @@ def test_nothing_in_a_traceback_looks_like_a_line(capsys: pytest.CaptureFixture[
 
 
 def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
+    configure("info", "json")
     try:
         int("x")
     except ValueError:
@@ -381,7 +389,7 @@ def test_a_queue_that_keeps_failing_is_told_of_twice_a_minute(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
-    logs.configure("info", "json")
+    configure("info", "json")
     log = logs.EventLog()
     failed = events.PollFailed(queue="mail", reason="503", retry_in=4.0)
     for now in (1000.0, 1004.0, 1029.0, 1031.0):  # noqa: B007 — read by the clock above
@@ -402,7 +410,7 @@ def test_renewals_of_a_queue_that_keep_failing_are_told_of_twice_a_minute(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
-    logs.configure("info", "json")
+    configure("info", "json")
     log = logs.EventLog()
     failed = events.RenewalFailed(queue="mail", message_id="m1", reason="503", retry_in=5.0, denied=False)
     for now in (1000.0, 1005.0, 1029.0, 1031.0):  # noqa: B007 - read by the clock above
@@ -424,7 +432,7 @@ def test_that_all_access_is_denied_is_told_of_once_for_all_queues(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("qworker.logs.time.monotonic", lambda: now)
-    logs.configure("info", "json")
+    configure("info", "json")
     log = logs.EventLog()
     poll = events.PollFailed(queue="mail", reason="403", retry_in=5.0, lasting=True, everywhere=True)
     renewal = events.RenewalFailed(
@@ -441,7 +449,7 @@ def test_that_all_access_is_denied_is_told_of_once_for_all_queues(
 
 def test_an_unknown_task_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     """Messages may name any number of tasks: above level debug, so many lines and no more."""
-    logs.configure("info", "json")
+    configure("info", "json")
     log = logs.EventLog()
     for number in range(300):
         for deliveries in (1, 2):
