@@ -110,10 +110,12 @@ class Enqueuer:
 
         What is not done, `put` can do with its patience. Raises what is no use to try again.
         """
+        queue = self._broker.queue(sending.queue)
         if not cargo.single:
+            queue.check_thread()
             return Now.NOT_DONE
         try:
-            put = self._broker.queue(sending.queue).put_now(cargo.bodies[0], delay=sending.delay)
+            put = queue.put_now(cargo.bodies[0], delay=sending.delay)
         except AnswerLost:
             return Now.MAYBE_DONE
         except (BrokerBusy, BrokerUnavailable, QueueNotFound):

@@ -10,12 +10,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-import aiohttp
 from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 from qworker._distribution import install
-from qworker.brokers.azure_connections import API_VERSION, Connections, Progress, new_session, options_of
+from qworker.brokers.azure_connections import API_VERSION, ByLoop, Connections, OpenService, Way
 from qworker.brokers.azure_errors import (
     CLEAR,
     COUNT,
@@ -34,6 +33,8 @@ from qworker.brokers.azure_errors import (
     translate,
 )
 from qworker.brokers.azure_messages import MessageRequests
+from qworker.brokers.azure_pool import Progress
+from qworker.brokers.azure_proxy import proxy_options
 from qworker.brokers.azure_url import PUBLIC_CLOUD, account_of, parse_connection_string, parse_url, url_of
 from qworker.brokers.base import (
     Broker,
@@ -67,7 +68,6 @@ _NOBODYS: Final = ("00000000-0000-0000-0000-000000000000", "AgAAAAMAAAAAAAAAAAAA
 """A message id and a receipt that are well formed, and no message's."""
 
 T = TypeVar("T")
-_Open = Callable[[aiohttp.ClientSession, float], QueueServiceClient]
 
 
 class AzureBroker(Broker):
@@ -81,16 +81,16 @@ class AzureBroker(Broker):
     shared = True
     remote = True
 
-    def __init__(self, open_service: _Open, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
+    def __init__(self, open_service: OpenService, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
         host = urlsplit(url).netloc
         self.label = f"azure://{account or host}"
         if host not in {account, f"{account}{PUBLIC_CLOUD}"}:
             self.label += f" at {host}"
         self._scheme = urlsplit(url).scheme
+        self._proxy = proxy_options(url)
         self._open_service = open_service
         self._call_timeout = call_timeout
-        # No lock, which a fork could leave locked forever: a loop runs in one thread, and only it touches its entry.
-        self._connections: dict[asyncio.AbstractEventLoop, Connections] = {}
+        self._connections = ByLoop(self)
         self._throttles: dict[str, Throttle] = {}
         self._pid = os.getpid()
 
@@ -101,8 +101,8 @@ class AzureBroker(Broker):
     def from_connection_string(cls, text: str, *, call_timeout: float = 10.0) -> Self:
         """Return the broker of a storage account's connection string. Raises InvalidBrokerURL."""
 
-        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient.from_connection_string(text, **options_of(session, timeout))
+        def open_service(way: Way) -> QueueServiceClient:
+            return QueueServiceClient.from_connection_string(text, **way.options())
 
         probe = parse_connection_string(text)
         return cls(open_service, url=probe.url, account=probe.account_name, call_timeout=call_timeout)
@@ -125,8 +125,8 @@ class AzureBroker(Broker):
         if not parts.query:
             return cls._with_token(url, call_timeout)
 
-        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient(url, **options_of(session, timeout))
+        def open_service(way: Way) -> QueueServiceClient:
+            return QueueServiceClient(url, **way.options())
 
         return cls(open_service, url=url, account=account_of(parts), call_timeout=call_timeout)
 
@@ -138,8 +138,8 @@ class AzureBroker(Broker):
             needs = f"signing in to Azure without a key or SAS needs azure-identity: {install('identity')}"
             raise ConfigurationError(needs) from None
 
-        def open_service(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-            return QueueServiceClient(url, DefaultAzureCredential(), **options_of(session, timeout))
+        def open_service(way: Way) -> QueueServiceClient:
+            return QueueServiceClient(url, DefaultAzureCredential(transport=way.to_sign_in()), **way.options())
 
         return cls(open_service, url=url, account=account_of(urlsplit(url)), call_timeout=call_timeout)
 
@@ -198,7 +198,12 @@ class AzureBroker(Broker):
         progress = Progress.begin()
         try:
             async with asyncio.timeout(self._call_timeout):
-                answer = await call(self._connect())
+                connections = self._connect()
+                connections.calls += 1
+                try:
+                    answer = await call(connections)
+                finally:
+                    connections.calls -= 1
         except Exception as error:  # noqa: BLE001 - the SDK raises anything over an answer that it can't read
             self._note_failure(error, request)
             failure = translate(error, request, sent=progress.sent)
@@ -210,9 +215,7 @@ class AzureBroker(Broker):
 
     def throttle(self, queue: str) -> Throttle:
         """Return what spaces the requests to a queue: the service's limits are each queue's own."""
-        if self._pid != os.getpid():
-            # A lock that another thread of the parent held at the fork would stay locked here for ever.
-            self._throttles, self._pid = {}, os.getpid()
+        self._begin_anew_in_fork()
         throttle = self._throttles.get(queue)
         return throttle or self._throttles.setdefault(queue, Throttle(time.monotonic()))
 
@@ -226,15 +229,19 @@ class AzureBroker(Broker):
         else:
             throttle.accepted(time.monotonic())
 
+    def _begin_anew_in_fork(self) -> None:
+        if self._pid != os.getpid():
+            # Of throttles, too: a lock that another thread of the parent held would stay locked here for ever.
+            self._connections, self._throttles, self._pid = ByLoop(self), {}, os.getpid()
+
     def _connect(self) -> Connections:
         loop = asyncio.get_running_loop()
+        self._begin_anew_in_fork()
         connections = self._connections.get(loop)
-        if connections is None:
-            for closed in [other for other in tuple(self._connections) if other.is_closed()]:
-                self._connections.pop(closed, None)
-            session = new_session(self._scheme, self._call_timeout)
-            service = self._open_service(session, self._call_timeout)
-            connections = self._connections[loop] = Connections(service, session)
+        if connections is None or connections.closed:
+            self._connections.abandon_those_left_behind()
+            connections = Connections(self._open_service, self._scheme, self._proxy, self._call_timeout)
+            self._connections[loop] = connections
         return connections
 
 

@@ -11,6 +11,8 @@ from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport, HttpRequest
 from yarl import URL
 
+from qworker.brokers.azure_proxy import proxy_options
+
 _DOCUMENT_TYPE: Final = re.compile(r"\A\ufeff?(?>\s+|<\?(?>.*?\?>)|<!--(?>.*?-->))*+<!DOCTYPE", re.DOTALL)
 
 
@@ -32,12 +34,27 @@ def refuse_entities(text: str) -> str:
 class CautiousTransport(AioHttpTransport):  # type: ignore[misc] # the SDK exports it lazily
     """For the SDK's clients: refuses an answer with entities before they parse it."""
 
+    def __init__(self, session: aiohttp.ClientSession, proxy: dict[str, Any], **options: Any) -> None:
+        super().__init__(session=session, session_owner=False, **options)
+        self._proxy = proxy
+
     async def send(self, request: Any, **options: Any) -> Any:
         """Send a request and return its answer, read in full. Raises EntitiesRefused, or what the SDK does."""
-        response = await super().send(request, **options)
+        response = await super().send(request, **options, **self._proxy)
         for text in _readings(response):
             refuse_entities(text)
         return response
+
+
+class SignInTransport(AioHttpTransport):  # type: ignore[misc] # the SDK exports it lazily
+    """For credentials, which ask several hosts for tokens."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        super().__init__(session=session, session_owner=False)
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """Send a request and return its answer. Raises ConfigurationError, or what the SDK does."""
+        return await super().send(request, **options, **proxy_options(request.url))
 
 
 def _readings(response: Any) -> Iterator[str]:
@@ -59,14 +76,15 @@ class Answer:
 class BareTransport(AsyncHttpTransport[HttpRequest, Answer]):
     """Sends a request on a session that is another's to close, and raises aiohttp's own errors."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, proxy: dict[str, Any]) -> None:
         self._session = session
+        self._proxy = proxy
 
     async def send(self, request: HttpRequest, **_: Any) -> Answer:
         """Send a request and return its answer. The URL is sent as it is: it may be signed."""
         url = URL(request.url, encoded=True)
         async with self._session.request(
-            request.method, url, headers=request.headers, data=request.data, allow_redirects=False
+            request.method, url, headers=request.headers, data=request.data, allow_redirects=False, **self._proxy
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 

@@ -121,6 +121,9 @@ class Queue(ABC):
         Raises MessageTooLarge, or ValueError for what no broker would take, before anything is sent.
         """
 
+    def check_thread(self) -> None:  # noqa: B027 — most brokers do nothing on a caller's own thread
+        """Raise QworkerError if a call from plain code would wait for the calling thread itself."""
+
     def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str | None:  # noqa: ARG002 — for brokers that can
         """Add a message from plain code and return its id, or None where only `put` can; see put."""
         return None

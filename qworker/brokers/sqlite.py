@@ -62,6 +62,7 @@ class SqliteBroker(Broker):
         self._writer = Writer(self._path, clock, self.label)
         self._deletes = Deletes(self._writer)
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         # At exit the writers see to themselves.
         weakref.finalize(self, self._writer.abandon).atexit = False
@@ -104,7 +105,7 @@ class SqliteBroker(Broker):
     async def aclose(self) -> None:
         """Close the file, unless other loops use it too; a later call opens it again. Memory keeps its messages."""
         self._deletes.hand_in()
-        with self._lock:
+        with self._own_lock():
             self._loops.discard(asyncio.get_running_loop())
             in_use = any(not loop.is_closed() for loop in self._loops)
         if not in_use:
@@ -122,9 +123,15 @@ class SqliteBroker(Broker):
     def writer(self) -> Writer:
         """Return what runs operations, for a call from the running event loop."""
         loop = asyncio.get_running_loop()
-        with self._lock:
+        with self._own_lock():
             self._loops.add(loop)
         return self._writer
+
+    def _own_lock(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # A lock that another thread of the parent held at the fork would stay locked here for ever.
+            self._lock, self._loops, self._pid = threading.Lock(), weakref.WeakSet(), os.getpid()
+        return self._lock
 
 
 class SqliteQueue(Queue):
@@ -141,6 +148,10 @@ class SqliteQueue(Queue):
         check_put(delay, ttl)
         check_body(check_text(body))
         return await self._broker.writer().submit(Mode.KEEP, lambda session: session.put(self.name, body, delay, ttl))
+
+    def check_thread(self) -> None:
+        """Raise QworkerError if this thread is in the middle of another call; see Queue.check_thread."""
+        self._broker.writer_now().check_thread()
 
     def put_now(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         """Add a message and return its id; it is on the disk then. Blocks the calling thread."""

@@ -28,7 +28,8 @@ from qworker.brokers.sqlite_lookout import Lookout, Watch
 from qworker.brokers.sqlite_operation import Answer, Mode, Operation, Reply, answer, deliver
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
-from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable
+from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, QworkerError
+from qworker.forks import never_free
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class Writer:
         self._corrupt: tuple[tuple[int, int], str] | None = None
         """Which file was found to be damaged, and what was said of it."""
         self._committing = False
-        self._running = threading.Lock()  # held while SQLite works, so that no fork happens then
+        self._running = threading.RLock()  # held while SQLite works, so that no fork happens then
         self._inbox: SimpleQueue[Operation[Any] | Watch | _Stop] = SimpleQueue()
         self._lookout = Lookout(path)
         self._purged_at = 0
@@ -81,8 +82,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._calls: deque[Operation[Any]] = deque()
         """Of threads that run them themselves."""
-        self._turn = threading.Lock()  # held by the one that does
-        self._abandoned = self._forked = False
+        self._turn = threading.RLock()  # held by the one that does
+        self._abandoned = self._forked = self._at_work = False
         sqlite_forks.register(self)
 
     def submit(
@@ -106,8 +107,9 @@ class Writer:
         """Run an operation in the calling thread and return its result.
 
         Of several threads that call, one runs what all of them wait for: no other thread has to wake up for a single
-        one, and many share a transaction.
+        one, and many share a transaction. Raises QworkerError within another operation of this thread.
         """
+        self.check_thread()
         self._check_not_forked()
         reply = Reply[T]()
         self._calls.append(Operation(mode, run, reply, PATIENCE))
@@ -115,6 +117,14 @@ class Writer:
             while not reply.done():
                 self._execute_calls()
         return reply.result()
+
+    def check_thread(self) -> None:
+        """Raise QworkerError if the calling thread is at work here already, and would wait for itself."""
+        if self._turn._is_owned() or self._running._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+            raise QworkerError(
+                f"{self._label}: this thread is in the middle of another call here, and would wait for itself: "
+                "a signal's handler or a finalizer that enqueues has to have another thread do it"
+            )
 
     def _execute_calls(self) -> None:
         calls: list[Operation[Any]] = []
@@ -372,8 +382,9 @@ class Writer:
         the parent's locks for its own. See https://www.sqlite.org/howtocorrupt.html, "carrying an open database
         connection across a fork".
         """
+        self._at_work = self._running._is_owned()  # type: ignore[attr-defined] # noqa: SLF001
         self._running.acquire()
-        if self._path is not None:
+        if self._path is not None and not self._at_work:
             self._disconnect()
 
     def after_fork_in_parent(self) -> None:
@@ -383,9 +394,12 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """Begin anew: the thread, and what was handed in, are the parent's."""
         self._forked = self._forked or (self._path is None and self._connection is not None)
+        if self._at_work:  # a signal's handler has forked in the middle of an operation
+            never_free(self._connection)
+            self._connection = None
         self._inbox, self._lookout = SimpleQueue(), Lookout(self._path)
         self._gate, self._thread = threading.RLock(), None
-        self._calls, self._turn = deque(), threading.Lock()
+        self._calls, self._turn = deque(), threading.RLock()
         self._running.release()
 
     def end(self) -> None:

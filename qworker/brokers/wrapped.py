@@ -19,6 +19,10 @@ class WrappedQueue(Queue):
         """Wait until there is room for another request."""
         await self._queue.admit(urgency, within=within)
 
+    def check_thread(self) -> None:
+        """Raise QworkerError if a call from plain code would wait for the calling thread itself."""
+        self._queue.check_thread()
+
     async def put(self, body: str, *, delay: int = 0, ttl: int | None = None) -> str:
         """Add a message and return its id."""
         return await self._queue.put(body, delay=delay, ttl=ttl)

@@ -1,7 +1,6 @@
 """The Azure broker against a service that answers whatever a test wants; tests/contract has it against Azurite."""
 
 import asyncio
-import base64
 import os
 import socket
 import subprocess
@@ -10,11 +9,10 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import aiohttp
 import pytest
@@ -26,8 +24,8 @@ from azure.core.exceptions import (
     ServiceRequestTimeoutError,
 )
 from azure.identity import CredentialUnavailableError
-from azure.storage.queue.aio import QueueServiceClient
 
+from azure_service import CANARY, KEY, PUT_DONE, SAS, UPDATED, Answer, Service, message, messages, refusal, serving
 from azurite_server import connection_string
 from qworker.brokers import azure_errors
 from qworker.brokers.azure import AzureBroker, AzureQueue
@@ -50,104 +48,10 @@ from qworker.errors import (
     QworkerError,
 )
 
-CANARY = "canary5ecret"
-KEY = base64.b64encode(CANARY.encode()).decode()
-SAS = f"sv=2025-11-05&ss=q&sp=ap&sig={CANARY}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP response; *then* is what happens to its connection: cut means that its last bytes never come."""
-
-    status: int
-    body: str | bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    then: Literal["keep", "close", "cut"] = "keep"
-
-    def encode(self) -> bytes:
-        body = self.body.encode() if isinstance(self.body, str) else self.body
-        headers = {"Content-Type": "application/xml", "Content-Length": str(len(body)), **self.headers}
-        lines = [f"HTTP/1.1 {self.status} Text", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        return "\r\n".join(lines).encode() + body
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as the service saw it."""
-
-    line: str
-    head: str
-    body: str
-    connection: int
-
-
-class Service:
-    """Answers each request with what *answer* holds at that moment; None is silence, an exception a reset."""
-
-    def __init__(self) -> None:
-        self.answer: Answer | Literal["reset", "hang up"] | None = Answer(500)
-        self.pages: list[Answer] = []
-        self.requests: list[Seen] = []
-        self.connections = 0
-        self.port = 0
-        self.arrivals: asyncio.Queue[Seen] = asyncio.Queue()
-        self.left: asyncio.Queue[int] = asyncio.Queue()
-        """The numbers of the connections that the client has closed."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        number = self.connections
-        try:
-            while await self._respond(number, reader, writer):
-                pass
-            await reader.read()
-        except ConnectionError:
-            pass
-        finally:
-            self.left.put_nowait(number)
-            writer.close()
-
-    async def _respond(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        except asyncio.IncompleteReadError:
-            return False
-        length = next((int(x.split(":")[1]) for x in head.split("\r\n") if x.lower().startswith("content-length:")), 0)
-        body = (await reader.readexactly(length)).decode()
-        self.requests.append(Seen(head.partition("\r\n")[0], head, body, number))
-        self.arrivals.put_nowait(self.requests[-1])
-        return self._answer(writer, self.pages.pop(0) if self.pages else self.answer)
-
-    def _answer(self, writer: asyncio.StreamWriter, answer: Answer | Literal["reset", "hang up"] | None) -> bool:
-        match answer:
-            case None:
-                return True
-            case "reset":
-                linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                writer.close()
-                return False
-            case "hang up":
-                writer.write_eof()
-                return False
-            case Answer(then="cut"):
-                writer.write(answer.encode()[:-3])
-                writer.write_eof()
-                return False
-            case Answer(then="close"):
-                writer.write(answer.encode())
-                writer.write_eof()
-                return False
-        writer.write(answer.encode())
-        return True
-
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
-    service = Service()
-    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
-    service.port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving() as service:
         yield service
 
 
@@ -172,29 +76,6 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
-
-def refusal(status: int, code: str, **headers: str) -> Answer:
-    body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>of {CANARY}</Message></Error>'
-    return Answer(status, body, {"x-ms-error-code": code, **headers})
-
-
-def messages(*inner: str) -> str:
-    return f'<?xml version="1.0"?><QueueMessagesList>{"".join(inner)}</QueueMessagesList>'
-
-
-def message(text: str, expires: str = "Fri, 31 Dec 9999 23:59:59 GMT") -> str:
-    return (
-        "<QueueMessage><MessageId>id-1</MessageId><InsertionTime>Mon, 23 Nov 2026 05:00:00 GMT</InsertionTime>"
-        f"<ExpirationTime>{expires}</ExpirationTime><PopReceipt>receipt-1</PopReceipt>"
-        "<TimeNextVisible>Mon, 23 Nov 2026 05:01:00 GMT</TimeNextVisible><DequeueCount>3</DequeueCount>"
-        f"<MessageText>{text}</MessageText></QueueMessage>"
-    )
-
-
-PUT_DONE = Answer(201, messages(message("")))
-UPDATED = Answer(
-    204, headers={"x-ms-popreceipt": "receipt-2", "x-ms-time-next-visible": "Mon, 23 Nov 2026 05:01:00 GMT"}
-)
 
 Call = Callable[[AzureBroker], Awaitable[object]]
 CALLS: dict[str, Call] = {
@@ -828,34 +709,6 @@ async def test_a_proxy_in_the_environment_is_used(
     assert service.requests[0].line.startswith("POST http://storage.invalid/account/mail/messages?")
 
 
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
-async def test_the_environment_is_asked_where_it_names_a_proxy(
-    broker: AzureBroker, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "http://127.0.0.1:1")
-    assert (await _session_of(broker, monkeypatch)).trust_env
-
-
-async def test_the_environment_is_not_asked_at_each_request(
-    broker: AzureBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert not (await _session_of(broker, monkeypatch)).trust_env
-
-
-async def _session_of(broker: AzureBroker, monkeypatch: pytest.MonkeyPatch) -> aiohttp.ClientSession:
-    made: list[aiohttp.ClientSession] = []
-    open_service = broker._open_service
-
-    def spy(session: aiohttp.ClientSession, timeout: float) -> QueueServiceClient:
-        made.append(session)
-        return open_service(session, timeout)
-
-    monkeypatch.setattr(broker, "_open_service", spy)
-    broker._connect()
-    return made[0]
-
-
 # Accounts and credentials
 
 
@@ -936,6 +789,9 @@ class Credential:
 
     error: Exception
     closed: ClassVar[list["Credential"]] = []
+
+    def __init__(self, *, transport: object) -> None:
+        self.transport = transport
 
     async def get_token(self, *_: str, **__: object) -> AccessToken:
         raise self.error
