@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from qworker.errors import QworkerError
-from qworker.forks import leave_to_parent, wakers_of
+from qworker.inheritance import leave_to_parent, wakers_of
 
 T = TypeVar("T")
 _LAST_CALLS: Final = 5.0

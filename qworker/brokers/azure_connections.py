@@ -14,7 +14,7 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 from qworker.brokers.azure_messages import MessageRequests, new_pipeline
 from qworker.brokers.azure_pool import Pool
 from qworker.brokers.azure_transport import BareTransport, CautiousTransport, SignInTransport
-from qworker.forks import leave_to_parent
+from qworker.inheritance import leave_to_parent
 
 API_VERSION: Final = "2025-11-05"
 """The newest version of the protocol that emulators and sovereign clouds are known to take."""

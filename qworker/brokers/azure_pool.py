@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from qworker.forks import wakers_of
+from qworker.inheritance import wakers_of
 
 # Seconds after which an idle connection is not used again. It has to be shorter than the server's own limit: a message
 # put while the server hangs up can neither be called sent nor not sent. Azure waits for minutes. Azurite (which alone

@@ -24,7 +24,7 @@ class Forkable(Protocol):
         """Stop, and wait a little: for the end of the process."""
 
 
-_registry = threading.Lock()
+_registry = threading.RLock()  # a signal may come in the middle, and its handler fork
 _all: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _frozen: list[Forkable] = []
 

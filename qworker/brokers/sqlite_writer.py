@@ -29,7 +29,7 @@ from qworker.brokers.sqlite_operation import Answer, Mode, Operation, Reply, ans
 from qworker.brokers.sqlite_session import Session, read_clock
 from qworker.clock import Clock
 from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, QworkerError
-from qworker.forks import never_free
+from qworker.inheritance import never_free
 
 T = TypeVar("T")
 
@@ -120,7 +120,8 @@ class Writer:
 
     def check_thread(self) -> None:
         """Raise QworkerError if the calling thread is at work here already, and would wait for itself."""
-        if self._turn._is_owned() or self._running._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+        at_work = self._turn._is_owned() or self._running._is_owned()  # type: ignore[attr-defined] # noqa: SLF001
+        if at_work or threading.current_thread() is self._thread:
             raise QworkerError(
                 f"{self._label}: this thread is in the middle of another call here, and would wait for itself: "
                 "a signal's handler or a finalizer that enqueues has to have another thread do it"

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from qworker import App
 from qworker.brokers import sqlite_file, sqlite_lookout, sqlite_session, sqlite_writer
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
@@ -31,8 +32,12 @@ from qworker.errors import (
     BrokerUnusable,
     LeaseLost,
     QueueNotFound,
+    QworkerError,
 )
 from qworker.testing.clock import FakeClock
+
+
+def note(_: str) -> None: ...
 
 
 @pytest.fixture
@@ -211,6 +216,34 @@ class TestPlainCode:
             writer.run(Mode.KEEP, lambda _: None)
         with pytest.raises(AnswerLost):
             theirs.future.result()
+
+    @pytest.mark.parametrize("bundle", [1, 2])
+    def test_a_call_within_a_call_of_its_thread_raises(self, path: Path, bundle: int) -> None:
+        """As by a signal's handler, or by a finalizer."""
+        app = App(broker=(broker := SqliteBroker(path)))
+        task = app.task(name="note", queue="jobs")(note)
+
+        def within(_: object) -> str:
+            with pytest.raises(QworkerError, match="would wait for itself"):
+                task.using(bundle=bundle).enqueue_many([("x",)] * bundle)
+            return "done"
+
+        assert "done" == broker._writer.run(Mode.KEEP, within)
+        task.enqueue("x")
+        app.close()
+
+    @pytest.mark.parametrize("bundle", [1, 2])
+    async def test_a_call_on_its_own_thread_raises(self, path: Path, bundle: int) -> None:
+        app = App(broker=(broker := SqliteBroker(path)))
+        task = app.task(name="note", queue="jobs")(note)
+
+        def within(_: object) -> str:
+            with pytest.raises(QworkerError, match="would wait for itself"):
+                task.using(bundle=bundle).enqueue_many([("x",)] * bundle)
+            return threading.current_thread().name
+
+        assert (await broker._writer.submit(Mode.KEEP, within)).startswith("qworker sqlite:")
+        await app.aclose()
 
 
 class TestBroker:
@@ -703,6 +736,14 @@ class TestForks:
     def test_a_fork_in_the_middle_of_work(self, path: Path) -> None:
         assert ["2000", "ok"] == run_script(_FORKS_UNDER_LOAD, path)
 
+    @pytest.mark.parametrize(
+        ("act", "code"),
+        [("sys.exit()", 0), ("gc.collect()", 0), ("queue.put_now('child')", "QworkerError")],
+    )
+    def test_a_signals_handler_forks_in_the_middle_of_an_operation(self, path: Path, act: str, code: int | str) -> None:
+        """The child is in the middle of it, too, and would wait for itself."""
+        assert [f"child: {code}", "parent: 2 ok"] == run_script(_FORK_IN_A_SIGNAL.replace("ACT", act), path)
+
     def test_memory_stays_with_the_parent(self, path: Path) -> None:
         [child, parent] = run_script(_FORK_MEMORY, path)
         assert "sqlite:// (in memory): belongs to the parent process" in child
@@ -1108,6 +1149,40 @@ async def main():
         await asyncio.sleep(0.001)
 
 asyncio.run(main())
+"""
+
+_FORK_IN_A_SIGNAL = """
+import asyncio, gc, os, signal, sqlite3, sys
+from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite_operation import Mode
+
+def fork(*_):
+    if (child := os.fork()) == 0:
+        signal.alarm(30)
+        code = 0
+        try:
+            ACT
+        except SystemExit:
+            pass
+        except BaseException as error:
+            code = type(error).__name__
+        print("child:", code, flush=True)
+        os._exit(0)  # nothing of the parent's operation is to run on in here
+    os.waitpid(child, 0)
+
+def work(session):
+    id = session.put("jobs", "first", 0, None)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    session.put("jobs", "second", 0, None)
+
+signal.signal(signal.SIGUSR1, fork)
+broker = SqliteBroker(sys.argv[1])
+queue = broker.queue("jobs")
+asyncio.run(broker.create_queue("jobs"))
+broker.writer_now().run(Mode.KEEP, work)
+file = sqlite3.connect(sys.argv[1])
+print('parent:', asyncio.run(queue.count()), *file.execute("pragma integrity_check").fetchone())
+file.close()
 """
 
 _FORK = """
