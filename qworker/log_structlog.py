@@ -83,9 +83,13 @@ def _write(logger: Any, method: str, event: EventDict) -> NoReturn:
 def _caller() -> FrameType:
     """Return the frame of the line that logs."""
     frame = sys._getframe(1)  # noqa: SLF001 — as `logging` and structlog do
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {"structlog", __name__}:
+    while frame.f_back is not None and _is_between(str(frame.f_globals.get("__name__", ""))):
         frame = frame.f_back
     return frame
+
+
+def _is_between(module: str) -> bool:
+    return module == __name__ or module.startswith("structlog.")
 
 
 def _error_of(given: Any) -> Any:

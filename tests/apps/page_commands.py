@@ -19,6 +19,7 @@ import qworker.brokers.choose
 import qworker.brokers.sqlite
 import qworker.cli.load
 import qworker.engine.worker
+import qworker.log_setup
 import qworker.logs
 import qworker.testing
 from qworker.cli import main
