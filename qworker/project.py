@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from qworker._platform import IS_WINDOWS
+from qworker._windows_paths import mistake_in
 from qworker.errors import ConfigurationError
 
 SETTINGS_FILE: Final = "pyproject.toml"
@@ -66,7 +68,9 @@ def anchored(url: str, folder: Path | None) -> str:
     name = url.strip().removeprefix(_SQLITE)
     if folder is None or name == url.strip() or name in _NOT_PATHS or name.startswith(_NOT_PATHS[1:]):
         return url
-    if "\0" in name or "?" in name or name.endswith("/"):
+    if "\0" in name or "?" in name or name.endswith(("/", os.sep)):
+        return url
+    if IS_WINDOWS and mistake_in(name):  # as above
         return url
     return f"{_SQLITE}{os.path.realpath(folder / name)}"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from qworker import descriptors
+from qworker._platform import IS_WINDOWS
+from qworker._windows_paths import share_of
 from qworker.errors import (
     AnswerLost,
     BrokerBusy,
@@ -212,6 +214,8 @@ def _names_of(path: Path) -> int:
 
 def network_file_system(path: Path) -> str | None:
     """Return the type of the network file system that holds *path*; None if it is local, or can't be told."""
+    if IS_WINDOWS:
+        return share_of(path)
     try:
         mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

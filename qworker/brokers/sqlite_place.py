@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from qworker._platform import IS_WINDOWS
+from qworker._windows_paths import mistake_in
 from qworker.errors import InvalidBrokerURL
 
 _IN_MEMORY: Final = "sqlite:// is a broker in memory"
@@ -38,6 +40,8 @@ def place_of(path: str | Path, name: str | None = None) -> Path:
         raise InvalidBrokerURL(f"sqlite:///{shown}: no path has a NUL in it")
     if (name or text).endswith(("/", os.sep)):
         raise InvalidBrokerURL(f"sqlite:///{shown}: names a directory, not a file")
+    if IS_WINDOWS and (mistake := mistake_in(name or text)):
+        raise InvalidBrokerURL(f"sqlite:///{shown}: {mistake}")
     try:
         return Path(os.path.realpath(text))
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -56,6 +56,7 @@ _STEP: Final = 500
 _BEHIND: Final = 600_000
 """Milliseconds by which no two machines that share a file would differ: a wall clock so far behind is not set yet."""
 _STEADY: Final = 0.05
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MOMENT: Final = 253_402_300_799_000
 """The end of the year 9999, in milliseconds."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -79,10 +80,12 @@ def read_clock(clock: Clock) -> Moment:
 
 
 def machine() -> str:
-    """Return what processes have in common whose monotonic clocks agree."""
+    """Return what processes have in common whose monotonic clocks agree; nothing where no boot has a name."""
     parts = []
-    with suppress(OSError):
+    try:
         parts.append(_BOOT.read_text(encoding="ascii").strip())
+    except OSError:  # the next start's clock would be taken for this one's, set by days
+        return ""
     with suppress(OSError):
         parts.append(str(_NAMESPACE.readlink()))
     return " ".join(parts)
@@ -238,6 +241,8 @@ class Session:
             self.connection.execute(SHIFT, {"by": self.now - newest[0]})
 
     def _set_forward_by(self) -> int | None:
+        if not _MACHINE:
+            return 0
         row = self.connection.execute("SELECT ahead FROM clock WHERE machine = ?", (_MACHINE,)).fetchone()
         return None if row is None else self._ahead - int(row[0])
 
@@ -270,7 +275,8 @@ def _visible_since(row: tuple[int, str, int, str, int, int | None]) -> tuple[int
 
 
 def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(min(max(milliseconds, 0), _LAST_MOMENT) / 1000, UTC)  # whatever is in the file
+    # Whatever is in the file; and Windows' own calendar ends with the year 3000.
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST_MOMENT))
 
 
 def _end(milliseconds: int | None) -> datetime | None:

@@ -83,8 +83,8 @@ def _import(name: str) -> ModuleType:
     folder = here()
     if folder is not None:
         admit(str(folder))
-    if name.endswith(".py") or os.sep in name:
-        module = name.removesuffix(".py").strip("./").replace(os.sep, ".")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        module = name.removesuffix(".py").replace(os.sep, "/").strip("./").replace("/", ".")
         hint = f"; use the module's: {module}" if _DOTTED.fullmatch(module) else ""
         raise ConfigurationError(f"{name!r} is a file's name{hint}")
     if not _DOTTED.fullmatch(name):

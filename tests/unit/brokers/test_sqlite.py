@@ -556,6 +556,19 @@ class TestWallClock:
         clock.advance(2)
         assert 2 == len(await queue.peek(2))
 
+    async def test_where_no_boot_has_a_name_its_clock_is_not_taken_for_the_last_ones(
+        self, broker: SqliteBroker, queue: SqliteQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Windows and macOS: after a start the steady clock begins anew, as if the other had been set by days."""
+        monkeypatch.setattr(sqlite_session, "_BOOT", Path("/none"))
+        monkeypatch.setattr(sqlite_session, "_MACHINE", machine())
+        await broker.aclose()
+        await queue.put("x")
+        clock.advance(-3 * 86_400)
+        clock.step(3 * 86_400)
+        await queue.put("y")
+        assert ["x", "y"] == [message.body for message in await queue.peek(2)]
+
     @pytest.mark.parametrize("behind", [30 * 60, 56 * 365 * 86_400])
     async def test_a_machine_that_starts_without_the_time_loses_nothing(
         self, queue: SqliteQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, behind: int
