@@ -1,5 +1,6 @@
 """What may become of a run (Outcome), and what is then done to its message (Action)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from qworker.errors import ConfigurationError
@@ -49,6 +50,14 @@ def sole(error: BaseException) -> BaseException:
     return error
 
 
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a run failed, as text, so that it can be logged, stored and sent between processes."""
@@ -58,19 +67,27 @@ class Failure:
     message: str
     traceback: str = field(default="", repr=False)
     where: str = ""
-    """The line that raised it, as file:line in function."""
+    """The program's own line that raised it, or that waited as time ran out: file:line in function."""
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
-        """Describe an exception."""
-        kind = type(error)
-        module = str(kind.__module__)
-        known = module == "builtins" or module.startswith("qworker.")
-        name = kind.__qualname__ if known else f"{module}.{kind.__qualname__}"
-        return cls(name, _text_of(error), traceback_of(error), place_of(error))
+        """Describe an exception; a group of one is what it stands for, one of several names the first and how many."""
+        error = sole(error)
+        if not isinstance(error, BaseExceptionGroup):
+            return cls(_name_of(error), _text_of(error), traceback_of(error), place_of(error))
+        first, *others = _leaves(error)
+        text = f"{len(others) + 1} exceptions, the first: {cls(_name_of(first), _text_of(first))!s}"
+        return cls(_name_of(error), text, traceback_of(error), place_of(first) or place_of(error))
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def _name_of(error: BaseException) -> str:
+    kind = type(error)
+    module = str(kind.__module__)
+    known = module == "builtins" or module.startswith("qworker.")
+    return kind.__qualname__ if known else f"{module}.{kind.__qualname__}"
 
 
 def _text_of(error: BaseException) -> str:

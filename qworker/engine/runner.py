@@ -210,8 +210,9 @@ class Run:
 
     def _outcome_of(self, error: BaseException) -> Outcome:
         if self._stopped is not None:
-            if self._timed_out is not None:  # and where it was then
-                self.attempt.error = self._timed_out.with_traceback(error.__traceback__)
+            if (timed_out := self._timed_out) is not None:  # and where it was then
+                self.attempt.error = timed_out.with_traceback(error.__traceback__)
+                return failed(timed_out, self.task.options.policy)
             return self._stopped
         if isinstance(error, NoChild):  # no attempt was made; ever longer rests, as others need what is used up
             return Released(str(error), NO_CHILD.delay(self.attempt.job.releases + 1))

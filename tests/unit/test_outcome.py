@@ -78,3 +78,24 @@ def test_an_exception_that_python_cannot_format_is_described_all_the_same() -> N
     failure = Failure.of(error)
     assert "SyntaxError" == failure.type
     assert "odd" in failure.message
+
+
+def test_a_group_of_one_is_described_as_that_one() -> None:
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("no")])])
+    assert ("ValueError", "no") == (Failure.of(group).type, Failure.of(group).message)
+
+
+def fail(number: int) -> None:
+    raise KeyError(number)
+
+
+def test_a_group_of_several_names_the_first_and_how_many_there_are() -> None:
+    errors = []
+    for number in range(3):
+        with pytest.raises(KeyError) as caught:
+            fail(number)
+        errors.append(caught.value)
+    failure = Failure.of(ExceptionGroup("outer", [ExceptionGroup("inner", errors[:2]), errors[2]]))
+    assert "ExceptionGroup: 3 exceptions, the first: KeyError: 0" == str(failure)
+    assert re.fullmatch(r"test_outcome.py:\d+ in fail", failure.where)
+    assert "KeyError: 2" in failure.traceback

@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -513,6 +514,7 @@ async def test_a_timeout_ends_an_attempt(runner: Runner) -> None:
         assert isinstance(outcome, Failed)
         assert "TimedOut" == outcome.failure.type
         assert "it took longer than its timeout of 0.02 s" == outcome.failure.message
+        assert re.fullmatch(r"test_runner.py:\d+ in (forever|spin)", outcome.failure.where)
 
 
 async def test_no_timeout_hits_the_next_job_of_the_thread(runner: Runner) -> None:
