@@ -6,7 +6,7 @@ It is the one way by which a program's values get into messages. "Passed" is the
 
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Final
 
@@ -82,6 +82,8 @@ class Codec:
             valid = self._python.validator.validate_python(values)
         except ValidationError as error:
             problem = invalid(_errors(error), values, self._known_names)
+        except Exception as error:  # noqa: BLE001 — a validator of the program's own may raise anything
+            problem = _failed(self._python.validator.validate_python, values, error)
         else:
             return self._written(valid)
         raise Refused(problem)  # out here: pydantic's error, with the values in it, is not even its context
@@ -99,20 +101,33 @@ class Codec:
             number = int(errors[0]["loc"][0])
             of_one: Any = [each | {"loc": each["loc"][1:]} for each in errors if each["loc"][0] == number]
             problem = invalid(of_one, records[number], self._known_names)
+        except Exception:  # noqa: BLE001 — the same
+            return self._one_by_one(records)
         else:
             return self._all_written(valid)
         raise Refused(problem, number)
 
+    def _one_by_one(self, records: Sequence[Mapping[str, Any]]) -> list[Record]:
+        encoded, number = [], 0
+        try:
+            for number, record in enumerate(records):  # noqa: B007 — it is for the error
+                encoded.append(self.encode(record))
+        except Refused as refused:
+            problem = refused.problem
+        else:
+            return encoded
+        raise Refused(problem, number)
+
     def _all_written(self, valid: list[Record]) -> list[Record]:
         try:
-            text = self._many_python.dump_json(valid, by_alias=True, round_trip=True, warnings=False)
+            text = self._many_python.dump_json(valid, by_alias=True, round_trip=True, warnings="error")
             sent: list[Record] = from_json(text)
             if not self._doubtful and _REPLACED not in text:
                 return sent
             received = self._many_json.validate_json(text) if self._read_back else sent
             if _REPLACED not in text and all(self._all_same(valid, received, name) for name in self._doubtful):
                 return sent
-        except ValueError:  # pydantic's are of this kind; it may be that only all of them are too much
+        except Exception:  # noqa: BLE001, S110 — of validators, too; it may be that only all of them are too much
             pass
         return [self._written(record, number) for number, record in enumerate(valid)]
 
@@ -124,25 +139,40 @@ class Codec:
             problem = invalid(_errors(error), values, self._known_names)
         except ValueError as error:
             problem = f"it can't be read as JSON: {unwritable(error)}"
+        except Exception as error:  # noqa: BLE001 — the same
+            problem = _failed(lambda part: self._json.validate_json(to_json(part)), values, error)
         raise Refused(problem)
 
     def _written(self, valid: Record, number: int = 0) -> Record:
         """Return a valid record as JSON has it. Raises Refused."""
         text = b""
         try:
-            text = self._serializer.to_json(valid, by_alias=True, round_trip=True, warnings=False)
+            text, as_typed = self._text_of(valid)
             sent: Record = from_json(text)
-            if not self._doubtful and _REPLACED not in text:
+            all_of_them = _REPLACED in text or not as_typed
+            if not self._doubtful and not all_of_them:
                 return sent
-            received = self._json.validate_json(text) if self._read_back else sent
-            if (found := self._difference(valid, received, all_of_them=_REPLACED in text)) is None:
+            received = self._json.validate_json(text) if self._read_back or all_of_them else sent
+            if (found := self._difference(valid, received, all_of_them=all_of_them)) is None:
                 return sent
             problem = found
         except ValidationError as error:
             problem = f"{invalid(_errors(error), from_json(text), self._known_names)} (as it is read back from JSON)"
         except ValueError as error:
             problem = self._unwritable(valid, error)
+        except Exception as error:  # noqa: BLE001 — a validator of the program's own may raise anything
+            problem = _failed(lambda part: self._json.validate_json(self._text_of(part)[0]), valid, error)
         raise Refused(problem, number)
+
+    def _text_of(self, valid: Record) -> tuple[bytes, bool]:
+        """Return a record as JSON, and whether all its values are of the types that they should have.
+
+        pydantic takes any enum's member for an int, and gives its value, whatever that is.
+        """
+        try:
+            return self._serializer.to_json(valid, by_alias=True, round_trip=True, warnings="error"), True
+        except ValueError:
+            return self._serializer.to_json(valid, by_alias=True, round_trip=True, warnings=False), False
 
     def _all_same(self, valid: Sequence[Record], received: Sequence[Record], name: str) -> bool:
         if name in self._untyped:
@@ -202,6 +232,18 @@ class Codec:
             return self._many_python
         records: Any = list[self._record_type(CONFIG)]  # type: ignore[misc]
         return TypeAdapter(records, config=CONFIG)
+
+
+def _failed(read: Callable[[Record], Any], values: Mapping[str, Any], error: Exception) -> str:
+    """Name the value whose validator failed, and how; its text may repeat the value."""
+    for name, value in values.items():
+        try:
+            read({name: value})
+        except ValidationError:
+            continue
+        except Exception as its_own:  # noqa: BLE001 — the same
+            return f"{name}: a validator of its type raised {type(its_own).__name__}"
+    return f"a validator raised {type(error).__name__}"
 
 
 def _errors(error: ValidationError) -> list[ErrorDetails]:

@@ -43,6 +43,8 @@ _QUOTING: Final = frozenset(
 """Those of which only the first part is of the type: the rest comes from the value."""
 _REFUSED: Final = "a validator of its type refused it"
 _UNKNOWN_TYPE: Final = re.compile(r"Unable to serialize unknown type: <class '([\w.<>]+)'>")
+_PLACE: Final = 2**63
+"""Larger numbers are texts in pydantic's places."""
 _SCALARS: Final = (str, bytes, int, float, bool, type(None))
 
 
@@ -101,11 +103,17 @@ def _keys_in(value: Any) -> tuple[set[Any], bool]:
         if isinstance(each, Mapping):
             keys.update(each)
             left.extend(each.values())
+            whole = whole and all(map(_is_shown_as_it_is, each))
         elif isinstance(each, list | tuple | set | frozenset | deque):
             left.extend(each)
         else:
             whole = False
     return keys, whole
+
+
+def _is_shown_as_it_is(key: Any) -> bool:
+    """Say whether pydantic gives a key as a place as it is; of others it gives the repr."""
+    return isinstance(key, str) or (isinstance(key, int) and -_PLACE <= key < _PLACE)
 
 
 def names_in(schema: Any) -> AbstractSet[Any]:

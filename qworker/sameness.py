@@ -180,7 +180,7 @@ def _of_models(sent: BaseModel, received: BaseModel, lists: bool, depth: int) ->
     for name, one in mine.items():
         other = others.get(name, _MISSING)
         kind = type(one)
-        if kind in _FLAT and kind is type(other) and one == other:
+        if kind in _FLAT and kind is type(other) and one == other and (one or kind is not float):  # 0.0 == -0.0
             continue
         if (found := _find(one, other, lists, depth)) is not None and name in type(sent).model_fields:
             return found.within(name)
@@ -198,7 +198,7 @@ def _of_dataclasses(sent: Any, received: Any, lists: bool, depth: int) -> Differ
     for name in _compared(cls):
         one, other = getattr(sent, name, _MISSING), getattr(received, name, _MISSING)
         kind = type(one)
-        if kind in _FLAT and kind is type(other) and one == other:
+        if kind in _FLAT and kind is type(other) and one == other and (one or kind is not float):  # 0.0 == -0.0
             continue
         if (found := _find(one, other, lists, depth)) is not None:
             return found.within(name)
@@ -237,9 +237,12 @@ def _secret(kind: type) -> Difference:
 
 
 def _alike(sent: Collection[Any], received: Collection[Any]) -> bool:
-    """Say whether both have values of the same types, one by one, all of which == tells apart: most are so."""
+    """Say whether both have values of the same types, one by one, all of which == tells apart: most are so.
+
+    It takes 0.0 for -0.0.
+    """
     kinds = [*map(type, sent)]
-    return _FLAT.issuperset(kinds) and kinds == [*map(type, received)]
+    return _FLAT.issuperset(kinds) and kinds == [*map(type, received)] and not (float in kinds and 0.0 in sent)
 
 
 def _is_broken(text: Any) -> bool:

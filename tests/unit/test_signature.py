@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from qworker.context import INJECTED, Context
@@ -281,6 +281,17 @@ def test_an_error_says_where_and_never_the_value(hint: Any, value: Any, problem:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(bytes, SECRET.encode()), (Path, Path(SECRET)), (tuple[str], (SECRET,)), (int, 10**30), (date, date(1999, 9, 9))],
+    ids=str,
+)
+def test_a_key_that_is_no_text_is_not_shown_either(kind: Any, key: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"^t: value\.\[…\]: Input should be a valid integer") as caught:
+        Signature("t", taking(dict[kind, int])).encode([{key: "x"}], {})
+    assert not any(shown in str(caught.value) for shown in (SECRET, "000", "1999"))
+
+
 def test_an_error_of_a_type_without_a_schema_names_parameters_only(monkeypatch: pytest.MonkeyPatch) -> None:
     signature = Signature("t", taking(list[User]))
 
@@ -392,3 +403,44 @@ def test_a_replacement_character_is_a_character() -> None:
 def test_what_the_worker_could_not_read_is_refused_at_once() -> None:
     with pytest.raises(InvalidArguments, match=r"read: Field required \(as it is read back from JSON\)"):
         Signature("t", taking(OneWay)).encode([OneWay.model_validate({"read": 1})], {})
+
+
+def broken(value: Any) -> Any:
+    raise KeyError(value)
+
+
+class Code(Enum):
+    FIVE = "5"
+    LONG = SECRET
+
+
+@pytest.mark.parametrize("hint", [int, list[int], dict[str, int], int | None, Any], ids=str)
+def test_a_member_of_an_enum_is_no_int_because_it_is_annotated_as_one(hint: Any) -> None:
+    def function(first: str, value: Any) -> None: ...
+
+    function.__annotations__["value"] = hint
+    signature = Signature("t", function)
+    for code in Code:
+        fine: Any
+        value: Any
+        fine, value = ([], [code]) if hint == list[int] else ({}, {"a": code}) if hint == dict[str, int] else (1, code)
+        with pytest.raises(InvalidArguments, match=r"^t: value") as caught:
+            signature.encode(["a", value], {})
+        assert SECRET not in str(caught.value)
+        with pytest.raises(InvalidArguments, match=r"^t: call number 7: value"):
+            signature.encode_many([(["a", fine], {})] * 7 + [(["a", value], {})])
+
+
+@pytest.mark.parametrize("when", [BeforeValidator, AfterValidator], ids=lambda each: each.__name__)
+def test_a_validator_that_fails_in_another_way_is_a_refusal(when: Any) -> None:
+    def function(first: int, value: Any) -> None: ...
+
+    function.__annotations__["value"] = Annotated[str, when(broken)]
+    signature = Signature("t", function)
+    problem = r"value: a validator of its type raised KeyError$"
+    for attempt in (signature.encode, signature.encode_json, signature.decode):
+        with pytest.raises(InvalidArguments, match="^t: " + problem) as caught:
+            attempt([1, SECRET], {})
+        assert caught.value.__context__ is None
+    with pytest.raises(InvalidArguments, match="^t: call number 0: " + problem):
+        signature.encode_many([([1, SECRET], {})] * MANY)
