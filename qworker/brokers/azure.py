@@ -82,7 +82,7 @@ class AzureBroker(Broker):
     remote = True
 
     def __init__(self, open_service: OpenService, *, url: str, account: str | None, call_timeout: float = 10.0) -> None:
-        host = urlsplit(url).netloc
+        host = urlsplit(url).netloc.lower()
         self.label = f"azure://{account or host}"
         if host not in {account, f"{account}{PUBLIC_CLOUD}"}:
             self.label += f" at {host}"
@@ -100,12 +100,12 @@ class AzureBroker(Broker):
     @classmethod
     def from_connection_string(cls, text: str, *, call_timeout: float = 10.0) -> Self:
         """Return the broker of a storage account's connection string. Raises InvalidBrokerURL."""
+        account = parse_connection_string(text)
 
         def open_service(way: Way) -> QueueServiceClient:
-            return QueueServiceClient.from_connection_string(text, **way.options())
+            return QueueServiceClient(account.url, account.credential, **way.options())
 
-        probe = parse_connection_string(text)
-        return cls(open_service, url=probe.url, account=probe.account_name, call_timeout=call_timeout)
+        return cls(open_service, url=account.url, account=account.name, call_timeout=call_timeout)
 
     @classmethod
     def from_account(cls, name: str, *, call_timeout: float = 10.0) -> Self:
@@ -122,6 +122,7 @@ class AzureBroker(Broker):
         Raises InvalidBrokerURL, or ConfigurationError if azure-identity is needed and not installed.
         """
         parts = parse_url(url)
+        url = parts.geturl()
         if not parts.query:
             return cls._with_token(url, call_timeout)
 

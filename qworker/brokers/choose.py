@@ -18,6 +18,7 @@ def broker_from_url(url: str, folder: Path | None = None) -> Broker:
     Raises InvalidBrokerURL for anything else, and never repeats it: it may hold a secret.
     """
     scheme, separator, rest = url.strip().partition("://")
+    scheme = scheme.lower()
     if separator and scheme == "sqlite":
         return _sqlite(rest, folder)
     if _is_connection_string(url) or (separator and scheme in {"azure", "http", "https"}):
