@@ -557,17 +557,20 @@ class TestWallClock:
         assert 2 == len(await queue.peek(2))
 
     async def test_where_no_boot_has_a_name_its_clock_is_not_taken_for_the_last_ones(
-        self, broker: SqliteBroker, queue: SqliteQueue, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+        self, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Windows and macOS: after a start the steady clock begins anew, as if the other had been set by days."""
         monkeypatch.setattr(sqlite_session, "_BOOT", Path("/none"))
         monkeypatch.setattr(sqlite_session, "_MACHINE", machine())
-        await broker.aclose()
-        await queue.put("x")
-        clock.advance(-3 * 86_400)
-        clock.step(3 * 86_400)
-        await queue.put("y")
-        assert ["x", "y"] == [message.body for message in await queue.peek(2)]
+        clock.advance(3 * 86_400)
+        before = SqliteBroker(path, clock=clock)
+        await before.create_queue("jobs")
+        await before.queue("jobs").put("x")
+        await before.aclose()
+        after = SqliteBroker(path, clock=FakeClock(clock.time() + 10))
+        await after.queue("jobs").put("y")
+        assert ["x", "y"] == [message.body for message in await after.queue("jobs").peek(2)]
+        await after.aclose()
 
     @pytest.mark.parametrize("behind", [30 * 60, 56 * 365 * 86_400])
     async def test_a_machine_that_starts_without_the_time_loses_nothing(
