@@ -69,6 +69,7 @@ CONTAINER = closed(
 POD = closed(
     "containers",
     serviceAccountName=NAME,
+    enableServiceLinks=FLAG,
     terminationGracePeriodSeconds=COUNT,
     securityContext=closed(
         runAsNonRoot=FLAG,

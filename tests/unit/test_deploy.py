@@ -19,6 +19,7 @@ from manifests import CONTAINER_APP, KINDS
 from qworker.cli.run import _LAST_EXIT
 from qworker.engine.exits import UNUSABLE, WRONG_USE
 from qworker.engine.supervisor import _KILL_AFTER
+from qworker.errors import ConfigurationError
 from qworker.settings import Settings, parse_seconds
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,14 @@ def test_manifests_name_each_other() -> None:
     assert {mount["name"] for mount in POD["containers"][0]["volumeMounts"]} == {
         each["name"] for each in POD["volumes"]
     }
+
+
+def test_no_service_of_kubernetes_sets_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into pods with service links, Kubernetes puts QWORKER_HEALTH_PORT for a Service named qworker-health."""
+    assert POD["enableServiceLinks"] is False
+    monkeypatch.setenv("QWORKER_HEALTH_PORT", "tcp://10.0.0.11:9000")
+    with pytest.raises(ConfigurationError, match="QWORKER_HEALTH_PORT"):
+        Settings.load()
 
 
 def test_a_typing_mistake_in_a_manifest_would_be_seen() -> None:
