@@ -28,7 +28,7 @@ class Beginning:
     path: Sequence[str]
     """The program's import path when it began; the parts of a child itself are found as those of the program were."""
     folder: str | None
-    """The working directory at that time; None if it was deleted."""
+    """The working directory at that time, which may be gone since; None if it was gone then."""
     app: str | None = None
     """The module that `qworker run` was given: a child imports it first. None in other programs: their main module."""
     setup: "partial[None] | None" = None
@@ -42,6 +42,12 @@ class Beginning:
     ) -> Self:
         """Return the beginning of a program that has come to this point."""
         return cls(import_path(), _current_folder(), app, setup, completion)
+
+    def place(self) -> str | None:
+        """Return the folder to start a child in; None, the parent's present one, if that is out of reach."""
+        if self.folder is None or not os.path.isdir(self.folder):  # noqa: PTH112 — it is a text
+            return None
+        return self.folder if os.access(self.folder, os.X_OK) else None
 
     def told(self) -> bytes:
         """Return what a child has to know beyond its command line, folder and environment."""

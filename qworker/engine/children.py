@@ -131,7 +131,7 @@ def _start(beginning: Beginning, fds: tuple[int, int]) -> "subprocess.Popen[byte
     return subprocess.Popen(  # noqa: S603 — this very Python
         interpreter.command("qworker.engine.child_main:main", str(os.getpid()), *map(str, fds)),
         stdin=subprocess.DEVNULL,
-        cwd=beginning.folder,
+        cwd=beginning.place(),
         env={**os.environ, **interpreter.environment(beginning.path)},
         pass_fds=fds,
     )

@@ -73,6 +73,11 @@ def whereabouts(file: str) -> None:
     _write(file, str(Path.cwd()))
 
 
+@app.task(executor="process", max_attempts=1)
+def number(file: str) -> None:
+    _write(file, os.getpid())
+
+
 @app.task(executor="process")
 def compute_in_c(file: str) -> None:
     _write(file, os.getpid())

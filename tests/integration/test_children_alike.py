@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import alike
 from proc import is_alive
 from running import run
-from stage import APPS, Stage, wait_until
+from stage import APPS, Stage, WorkerProcess, wait_until
 
 OPTIONS = ["-X", "dev", "-X", "int_max_str_digits=5000", "-W", "error:x", "-B", "-O", "-u", "-d", "-b", "-s"]
 COMMAND = "import sys; from qworker.__main__ import main; sys.path.append('/added'); sys.argv[1:] = {arguments}; main()"
@@ -65,6 +67,30 @@ def test_what_a_handler_changes_is_not_where_the_next_child_begins(
     worker = sqlite_stage.worker("--burst", "-c", "1", "-p", processes, app="alike")
     assert 0 == worker.wait(), worker.output
     assert [str(tmp_path)] * 2 == [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("worker", "child")]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("way", ["deleted", "moved", "replaced by a file"])
+def test_a_child_starts_though_its_workers_folder_is_gone(
+    sqlite_stage: Stage, tmp_path: Path, way: str, processes: str
+) -> None:
+    """As when an old release is deleted while its worker still runs."""
+    release = tmp_path / "release"
+    release.mkdir()
+    arguments = ["alike", "-q", sqlite_stage.queue, "-p", processes, "--log-format", "json"]
+    worker = WorkerProcess(arguments, sqlite_stage.env(), release)
+    wait_until(lambda: len(worker.lines("worker.started")) == int(processes), what="the start")
+    release.rename(tmp_path / "moved")
+    if way != "moved":
+        shutil.rmtree(tmp_path / "moved")
+    if way == "replaced by a file":
+        release.touch()
+    sqlite_stage.enqueue(alike.number, str(tmp_path / "child.json"))
+    wait_until(lambda: worker.lines("job.succeeded") or worker.lines("job.poisoned"), what="the job's end")
+    worker.send(signal.SIGTERM)
+    assert 0 == worker.wait(), worker.output
+    assert [] == worker.lines("job.poisoned")
+    assert (tmp_path / "child.json").exists()
 
 
 def test_a_child_that_keeps_the_interpreters_lock_ends_with_its_worker(sqlite_stage: Stage, tmp_path: Path) -> None:
