@@ -25,6 +25,16 @@ django.setup()
 from django.test import Client
 print(Client(SERVER_NAME="localhost").post("/orders/", {"email": "ada@example.org", "amount": 7}).status_code)
 """
+ROLL_BACK = """
+import django
+django.setup()
+from django.db import transaction
+from django.test import Client
+with transaction.atomic():
+    answer = Client(SERVER_NAME="localhost").post("/orders/", {"email": "ada@example.org", "amount": 7})
+    transaction.set_rollback(True)
+print(answer.status_code)
+"""
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.startswith(("QWORKER_", "AZURE_", "DJANGO_"))
 }
@@ -39,10 +49,10 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def place_order(project: Path) -> None:
+def place_order(project: Path, how: str = PLACE) -> None:
     """Have a process that serves the web take an order."""
     environment = ENVIRONMENT | {"DJANGO_SETTINGS_MODULE": "mysite.settings"}
-    assert "201\n" == run([sys.executable, "-c", PLACE], cwd=project, environment=environment)
+    assert "201\n" == run([sys.executable, "-c", how], cwd=project, environment=environment)
 
 
 def rows(project: Path, query: str) -> list[Any]:
@@ -60,6 +70,17 @@ def test_what_a_view_enqueues_is_done_in_threads_and_child_processes(project: Pa
     }
     assert [(1,)] == rows(project, "select receipt_sent from orders_order")
     assert [(7,)] == rows(project, "select amount from orders_total")
+
+
+def test_what_a_view_would_enqueue_is_not_if_its_transaction_is_rolled_back(project: Path) -> None:
+    place_order(project, ROLL_BACK)
+    output = run(
+        [*QWORKER, "run", "mysite.worker", "--burst", "--log-format", "json"], cwd=project, environment=ENVIRONMENT
+    )
+    [stopped] = log_lines(output, "worker.stopped")
+    assert {"succeeded": 0, "failed_attempts": 0, "released": 0}.items() <= stopped.items()
+    assert [] == rows(project, "select * from orders_order")
+    assert [] == rows(project, "select * from orders_total")
 
 
 @pytest.mark.parametrize("with_hook", [True, False])
