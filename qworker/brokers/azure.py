@@ -28,6 +28,7 @@ from qworker.brokers.azure_errors import (
     UPDATE,
     Operation,
     QueueExists,
+    Refused,
     Request,
     refusal_of,
     translate,
@@ -176,10 +177,18 @@ class AzureBroker(Broker):
         async def list_one(connections: Connections) -> None:
             began = time.time()
 
-            def note(response: Any) -> None:
-                seen.append(_condition(response.http_response.headers, (began + time.time()) / 2))
+            def note(headers: Mapping[str, str]) -> None:
+                seen.append(_condition(headers, (began + time.time()) / 2))
 
-            await anext(connections.service.list_queues(results_per_page=1, raw_response_hook=note).by_page())
+            def note_answer(response: Any) -> None:
+                note(response.http_response.headers)
+
+            pages = connections.service.list_queues(results_per_page=1, raw_response_hook=note_answer).by_page()
+            try:
+                await anext(pages)
+            except Refused as refused:
+                note(refused.headers)
+                raise
 
         try:
             await self.ask(Request(LIST_QUEUES, self.label, "*"), list_one)

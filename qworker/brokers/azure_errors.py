@@ -4,7 +4,7 @@ The service's error codes: https://learn.microsoft.com/rest/api/storageservices/
 https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Final
@@ -85,24 +85,27 @@ class Refusal:
 
 
 class Refused(Exception):
-    """The service refused what our own requests asked for, as the SDK's HttpResponseError says it of the SDK's."""
+    """The service refused a request."""
 
-    def __init__(self, status: int, code: str, retry_after: str | None) -> None:
+    def __init__(self, status: int, code: str, headers: Mapping[str, str]) -> None:
         super().__init__(status, code)
-        self.refusal = Refusal(status, code, _seconds(retry_after))
+        self.headers = headers
+        self.refusal = Refusal(status, code, _seconds(headers.get("Retry-After")))
 
 
 class QueueExists(BrokerRefused):
     """There is a queue of this name already."""
 
 
-def translate(error: Exception, request: Request, *, sent: bool) -> Exception:
+def translate(error: Exception, request: Request, *, sent: bool) -> QworkerError:
     """Return the error to raise for what the SDK raised.
 
     The crucial question is what became of the request: refused or never *sent* means that nothing was done; everything
     else leaves it open. The SDK's own classes don't tell: it calls a lost connection a ServiceRequestError too, "no
     request was sent". The result never holds the original: it has URLs with signatures and headers with keys.
     """
+    if isinstance(error, QworkerError):
+        return error
     if (refusal := refusal_of(error)) is not None:
         return _BY_CODE.get(refusal.code, _BY_STATUS.get(refusal.status, _refused))(request, refusal)
     if isinstance(error, ClientAuthenticationError):
@@ -111,21 +114,24 @@ def translate(error: Exception, request: Request, *, sent: bool) -> Exception:
         return AnswerLost(f"{request.account}: {_what_was_lost(error)}: the request to {request} may have been applied")
     if isinstance(error, AzureError | aiohttp.ClientError | TimeoutError | OSError):
         return BrokerUnavailable(f"{request.account} can't be reached to {request}: {_why_not_sent(error)}")
-    return error
+    return BrokerRefused(f"{request.account}: the request to {request} can't be made: {_where(error)}")
 
 
 def refusal_of(error: Exception) -> Refusal | None:
     """Return what the service answered instead of doing it, or None if it did not answer that."""
     if isinstance(error, Refused):
         return error.refusal
-    if not isinstance(error, HttpResponseError) or error.status_code is None:
+    if not isinstance(error, HttpResponseError):
+        return None
+    status: int | None = getattr(error, "status_code", None)  # some are raised half made
+    if status is None:
         return None
     code = getattr(error, "error_code", None)  # a str-enum, a str, or not set
     code = str(getattr(code, "value", code) or "")
-    if not code and (error.status_code < _FIRST_ERROR or _is_of_sign_in(error)):
+    if not code and (status < _FIRST_ERROR or _is_of_sign_in(error)):
         return None
     headers = getattr(error.response, "headers", {})
-    return Refusal(error.status_code, code, _seconds(headers.get("Retry-After")))
+    return Refusal(status, code, _seconds(headers.get("Retry-After")))
 
 
 def _is_of_sign_in(error: HttpResponseError) -> bool:
@@ -213,6 +219,15 @@ def _why_not_sent(error: Exception) -> str:
     if isinstance(cause, TimeoutError):
         return "no connection in time"
     return type(cause).__name__
+
+
+def _where(error: Exception) -> str:
+    """Say which module raised an error that nobody expects, but not its text, which may have anything in it."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = "" if place is None else f" in {place.tb_frame.f_globals.get('__name__')}, line {place.tb_lineno}"
+    return f"{type(error).__name__}{module}"
 
 
 def _caused_by(error: Exception, kind: type | UnionType) -> bool:

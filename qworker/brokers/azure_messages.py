@@ -20,8 +20,7 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.pipeline.transport import HttpRequest
 from azure.storage.queue.aio import QueueServiceClient
 
-from qworker.brokers.azure_errors import Refused
-from qworker.brokers.azure_transport import Answer, BareTransport, refuse_entities
+from qworker.brokers.azure_transport import Answer, BareTransport, refuse, root_of
 from qworker.brokers.base import Message
 
 Pipeline = AsyncPipeline[HttpRequest, Answer]
@@ -87,28 +86,13 @@ class MessageRequests:
         request = HttpRequest(method, url + self._sas, headers, data=content)
         answer = (await self._pipeline.run(request)).http_response
         if answer.status_code != expected:
-            _refuse(answer)
+            refuse(answer.status_code, answer.headers, answer.content)
         return answer
-
-
-def _refuse(answer: Answer) -> None:
-    code = answer.headers.get("x-ms-error-code") or _code_in(answer)
-    if code or answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
-        raise Refused(answer.status_code, code, answer.headers.get("Retry-After"))
-    raise ValueError(f"an answer with status {answer.status_code}")
-
-
-def _code_in(answer: Answer) -> str:
-    """Return the error code in an answer's body; none if it has another author than the service."""
-    try:
-        return _root(answer).findtext("Code", "")
-    except (ET.ParseError, UnicodeDecodeError):
-        return ""
 
 
 def _root(answer: Answer) -> ET.Element:
     # As text, so that the parser takes it in no other encoding than this one.
-    return ET.fromstring(refuse_entities(answer.content.decode("utf-8-sig")))  # noqa: S314 - see refuse_entities
+    return root_of(answer.content.decode("utf-8-sig"))
 
 
 def _messages(answer: Answer) -> Iterator[dict[str, str]]:

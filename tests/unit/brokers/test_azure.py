@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -486,9 +487,15 @@ def test_what_was_never_sent_was_never_done(error: Exception, expected: str) -> 
     assert CANARY not in str(translated)
 
 
-def test_a_mistake_of_ours_stays_what_it_is() -> None:
-    mistake = TypeError("unexpected keyword")
-    assert mistake is translate(mistake, Request(azure_errors.PUT, "azure://a", "mail"), sent=False)
+def test_an_error_that_nobody_expects_is_told_by_its_place() -> None:
+    def mistaken() -> None:
+        raise TypeError(CANARY)
+
+    with pytest.raises(TypeError) as caught:
+        mistaken()
+    translated = translate(caught.value, Request(azure_errors.PUT, "azure://a", "mail"), sent=False)
+    assert BrokerRefused is type(translated)
+    assert re.search(r"can't be made: TypeError in \S*test_azure, line \d+$", str(translated))
 
 
 # Requests
