@@ -94,6 +94,8 @@ class App:
         self._tasks: dict[str, Task[..., Any]] = {}
         self._names = Names()
         self._portal = Portal(self._close_broker)
+        self._sent_hooks: list[Callable[[Sequence[Job]], None]] = []
+        """Called with jobs that were put; for tests."""
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
@@ -185,17 +187,22 @@ class App:
         """Put jobs that were made already, and return them as put; the tasks' own enqueue makes and puts them."""
         tracing = self._enqueuer.tracing
         if tracing is None or not jobs:
-            return self._send(jobs, sending)
+            return self._told(self._send(jobs, sending))
         with tracing.send(jobs, sending.queue) as traced:
-            return self._send(traced, sending)
+            return self._told(self._send(traced, sending))
 
     async def asend(self, jobs: Sequence[Job], sending: Sending) -> Sequence[Job]:
         """Do the same without blocking the event loop."""
         tracing = self._enqueuer.tracing
         if tracing is None or not jobs:
-            return await self._asend(jobs, sending)
+            return self._told(await self._asend(jobs, sending))
         with tracing.send(jobs, sending.queue) as traced:
-            return await self._asend(traced, sending)
+            return self._told(await self._asend(traced, sending))
+
+    def _told(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        for hook in self._sent_hooks:
+            hook(jobs)
+        return jobs
 
     def check(self, job: Job) -> None:
         """Raise InvalidArguments or MessageTooLarge if a job can't be sent."""

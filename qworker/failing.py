@@ -1,7 +1,8 @@
 """What a program's own error hooks are told of a failed attempt: for services that collect errors, Sentry say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from qworker._callables import hook_of
 from qworker.errors import QworkerError
@@ -29,6 +30,7 @@ class FailedAttempt:
     error: BaseException
     """What was raised, with its traceback; a JobFailed for what was raised in a child process, or never was."""
     job: Job
+    """The job as of now: its ``attempts`` count this one, and ``given_up`` says why if it is."""
     queue: str
     attempt: int
     max_attempts: int
@@ -37,6 +39,11 @@ class FailedAttempt:
     """Seconds after which it is tried again; None if it is given up."""
     failure: Failure = field(repr=False)
     """The same error as text."""
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the call was passed, as JSON values by the names of its parameters; if they don't fit, only what is named.
+
+    They may hold secrets: qworker itself never logs them.
+    """
 
     @property
     def given_up(self) -> bool:

@@ -118,6 +118,13 @@ class Signature:
             return bound.args, bound.kwargs
         raise InvalidArguments(self._task, problem)
 
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a call's values by the names of their parameters; if they don't fit it, only those that have names."""
+        try:
+            return dict(self._bind(args, kwargs))
+        except InvalidArguments:
+            return dict(kwargs)
+
     def _as_passed(self, values: dict[str, Any], positional: int) -> Encoded:
         """Split values by name as the caller did: what came with a name keeps it, so that a parameter may move."""
         if self._plain is not None:

@@ -1,11 +1,14 @@
 """Tells the program's own error hooks of failed attempts."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from qworker.engine.attempt import Attempt
 from qworker.failing import ErrorHook, FailedAttempt, JobFailed
-from qworker.outcome import Action, Failed, Outcome, Poison, Reappear
+from qworker.job import Reason
+from qworker.outcome import Action, Failed, Failure, Outcome, Poison, Reappear
 
 _log = logging.getLogger("qworker")
 
@@ -37,13 +40,23 @@ def failed_attempt(
             return None
     return FailedAttempt(
         error=error or JobFailed(failure),
-        job=attempt.job,
+        job=replace(attempt.job, attempts=attempt.number, given_up=_reason(failure) if retry_in is None else None),
         queue=attempt.queue,
         attempt=attempt.number,
         max_attempts=attempt.max_attempts,
         retry_in=retry_in,
         failure=failure,
+        arguments=_arguments_of(attempt),
     )
+
+
+def _reason(failure: Failure) -> Reason:
+    return Reason(failure.type, failure.message)
+
+
+def _arguments_of(attempt: Attempt) -> Mapping[str, Any]:
+    job = attempt.job
+    return dict(job.kwargs) if attempt.task is None else attempt.task.signature.named(job.args, job.kwargs)
 
 
 def _call(hook: ErrorHook, failed: FailedAttempt) -> None:

@@ -7,11 +7,12 @@ are in ``qworker.testing.model``, which needs hypothesis.
 from qworker.testing.clock import FakeClock
 from qworker.testing.context import make_context, running
 from qworker.testing.events import EventRecorder
-from qworker.testing.worker import arun_until_idle, run_until_idle
+from qworker.testing.worker import Happened, arun_until_idle, run_until_idle
 
 __all__ = [
     "EventRecorder",
     "FakeClock",
+    "Happened",
     "arun_until_idle",
     "make_context",
     "run_until_idle",

@@ -17,13 +17,13 @@ from azure.core.pipeline.transport import HttpRequest
 from azurite_server import KEY, connection_string
 from doubles import ScriptedBroker, message
 from fault_proxy import FaultProxy
+from idle import arun_until_idle
 from qworker import App
 from qworker.brokers.azure import AzureBroker
 from qworker.brokers.azure_transport import Answer, BareTransport
 from qworker.brokers.sqlite_writer import Writer
 from qworker.envelope import encode
 from qworker.job import Job
-from qworker.testing import arun_until_idle
 
 JOBS = 640
 

@@ -45,7 +45,7 @@ WHAT_IS_SEEN = {
         "sending missing.pdf",
     ],
     "running": ["sent to ada@example.org", "tidied up", '"grace": "20s"', '"lease": "30s"', "done: True"],
-    "testing": ["4 passed"],
+    "testing": ["5 passed"],
     "migrating": ["the report of 2026-11"],
 }
 

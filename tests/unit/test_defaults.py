@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idle import run_until_idle
 from qworker import App, Backoff, ConfigurationError, Task, TaskDefaults, default_app
 from qworker.events import JobPoisoned
-from qworker.testing import run_until_idle
 
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "queue": st.sampled_from(["mail", "slow"]),

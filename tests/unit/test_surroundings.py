@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import surrounded
+from idle import run_until_idle
 from qworker import App, current
 from qworker.errors import ConfigurationError
 from qworker.events import JobPoisoned, JobSucceeded
 from qworker.surroundings import Surroundings
-from qworker.testing import run_until_idle
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue, message, until
+from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Retry, Snooze
 from qworker.brokers.base import PeekedMessage
 from qworker.brokers.sqlite import SqliteBroker
@@ -33,7 +34,7 @@ from qworker.events import (
 from qworker.job import Reason, utc_now
 from qworker.poison import PoisonRecord, decode_poison
 from qworker.replay import replay
-from qworker.testing import EventRecorder, FakeClock, arun_until_idle
+from qworker.testing import EventRecorder, FakeClock
 
 
 async def poisoned(broker: SqliteBroker) -> list[PoisonRecord]:

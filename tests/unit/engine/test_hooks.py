@@ -6,6 +6,7 @@ import pytest
 
 import in_child
 from doubles import ScriptedBroker, message
+from idle import arun_until_idle
 from qworker import App, Backoff, FailedAttempt, Reject, Retry, Snooze, current
 from qworker.brokers.base import Queue
 from qworker.brokers.sqlite import SqliteBroker
@@ -16,7 +17,6 @@ from qworker.events import JobPoisoned, JobRetried, JobSucceeded, SettleFailed
 from qworker.failing import JobFailed
 from qworker.job import Job
 from qworker.notes import Notes, with_notes
-from qworker.testing import arun_until_idle
 
 
 @pytest.fixture
@@ -101,6 +101,31 @@ async def test_what_a_handler_asks_for_is_no_error_before_it_is_given_up(app: Ap
         (type(failed.error).__name__, failed.attempt, failed.given_up) for failed in told
     }
     assert 2 == len(told)
+
+
+async def test_a_hook_is_told_the_arguments_by_name_and_how_many_attempts_were_made(
+    app: App, broker: SqliteBroker, told: list[FailedAttempt]
+) -> None:
+    @app.task(name="known", max_attempts=2, backoff=Backoff(base=0))
+    async def known(left: int, right: int = 5, *rest: int, **more: int) -> None:
+        raise ValueError("no")
+
+    await known.aenqueue(1, right=2)
+    await broker.queue("default").put(encode(Job("j1", "known", [1, 2, 3], {"up": 4})))
+    await broker.queue("default").put(encode(Job("j2", "known", [], {"right": "x"})))
+    await arun_until_idle(app)
+    seen = {(failed.job.id[:2], failed.attempt): failed for failed in told}
+    first, last = next(seen[key] for key in seen if key[0] == "01"), seen["j1", 2]
+    assert {"left": 1, "right": 2} == first.arguments
+    assert {"left": 1, "right": 2, "rest": (3,), "more": {"up": 4}} == last.arguments
+    assert {"right": "x"} == seen["j2", 1].arguments
+    assert (1, None, 2, "no") == (
+        first.job.attempts,
+        first.job.given_up,
+        last.job.attempts,
+        getattr(last.job.given_up, "message", ""),
+    )
+    assert "'x'" not in repr(seen["j2", 1])
 
 
 async def _deliver_to_others(queue: Queue, times: int) -> None:

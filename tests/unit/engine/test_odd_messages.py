@@ -5,6 +5,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idle import arun_until_idle
 from odd_records import SOUND, messages
 from qworker import App, Backoff
 from qworker.bounds import MAX_JOBS
@@ -12,7 +13,7 @@ from qworker.brokers.sqlite import SqliteBroker
 from qworker.bundle import TASK
 from qworker.events import Event, JobPoisoned, JobReleased, MessagePoisoned, SettleFailed
 from qworker.given_up import GivenUp
-from qworker.testing import FakeClock, arun_until_idle
+from qworker.testing import FakeClock
 
 _ROUNDS = 12
 """More than any job here has deliveries."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles import ScriptedQueue, message
+from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Snooze, Task
 from qworker.brokers.base import MAX_TTL
 from qworker.brokers.sqlite import SqliteBroker
@@ -24,7 +25,7 @@ from qworker.envelope import decode, encode
 from qworker.events import JobExpired, JobPoisoned, JobReleased, JobSnoozed, JobStarted, JobSucceeded
 from qworker.replay import replay
 from qworker.sweep import Progress
-from qworker.testing import EventRecorder, FakeClock, arun_until_idle
+from qworker.testing import EventRecorder, FakeClock
 
 HOUR = timedelta(hours=1)
 task_module = sys.modules[Task.__module__]  # its name in the package is that of the decorator

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from doubles import ScriptedBroker, ScriptedQueue, message, until
+from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
 from qworker.brokers.base import MAX_BODY_BYTES
 from qworker.brokers.sqlite import SqliteBroker
@@ -44,7 +45,7 @@ from qworker.events import (
 )
 from qworker.notes import Notes, with_notes
 from qworker.poison import PoisonRecord, decode_poison
-from qworker.testing import EventRecorder, FakeClock, arun_until_idle
+from qworker.testing import EventRecorder, FakeClock
 
 
 async def poisoned(broker: SqliteBroker, queue: str = "default") -> list[PoisonRecord]:
