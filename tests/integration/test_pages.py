@@ -46,6 +46,19 @@ WHAT_IS_SEEN = {
     ],
     "running": ["sent to ada@example.org", "tidied up", '"grace": "20s"', '"lease": "30s"', "done: True"],
     "testing": ["5 passed"],
+    "logging": [
+        "] shipped           job=",
+        "] order 1 is done   [shop] ",
+        "PLAIN INFO shop: order 2 is done",
+        "PLAIN INFO shop.ship: shipped job=",
+        "PLAIN INFO qworker: job.succeeded task=shop.ship attempt=1 seconds=",
+        "DJANGO INFO shop order 3 is done",
+        "DJANGO INFO shop.ship shipped job=",
+        "DJANGO INFO qworker worker.started broker=",
+        '"event": "shipped", "task": "shop.ship", "job": ',
+        "event=shipped ",
+        '"event": "job.succeeded", "level": "info"',
+    ],
     "migrating": ["the report of 2026-11"],
 }
 
