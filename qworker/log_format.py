@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from qworker.log_records import Line, extras_of, pairs_of, tidied, tidied_fields
+from qworker.log_records import Line, extras_of, ids_last, pairs_of, tidied, tidied_fields, with_bound
 
 _RESET, _BOLD, _DIM, _CYAN, _MAGENTA = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[35m"
 _COLORS: Final = {"debug": "\x1b[32m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
@@ -72,11 +72,10 @@ def _event_of(record: logging.LogRecord) -> str:
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return what a line says beside the event; what was bound to the context is said of a library's lines too."""
-    extras, bound = extras_of(record), structlog.contextvars.get_contextvars()
-    fields = tidied_fields(bound) if bound else {}
+    extras, bound = extras_of(record), tidied_fields(structlog.contextvars.get_contextvars())
     if isinstance(record.msg, Line):
-        return {**fields, **record.msg.fields, **extras}
-    return {**fields, **extras, "logger": tidied(record.name)}
+        return with_bound({**record.msg.fields, **extras}, bound)
+    return ids_last(with_bound({**extras, "logger": tidied(record.name)}, bound))
 
 
 def _exception_of(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:

@@ -26,6 +26,7 @@ _OF_RECORDS: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "as
 """Attributes that a record has of itself."""
 _OF_LINES: Final = frozenset({"event", "level", "logger", "timestamp"})
 """Fields that a formatter of ours adds."""
+_IDS: Final = ("task", "attempt", "queue", "job")
 _BARE: Final = re.compile(r"[^\s=\"']+")
 """A text that stands in a line as it is; any other is quoted."""
 
@@ -78,6 +79,17 @@ def extras_of(record: logging.LogRecord) -> dict[str, Any]:
     if isinstance(record.msg, Line):
         added -= record.msg.attributes.keys()
     return tidied_fields({key: value for key, value in vars(record).items() if key in added}) if added else {}
+
+
+def with_bound(fields: Mapping[str, Any], bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with those that are bound to the context and not among them: a context has them in no order."""
+    return {**fields, **{key: bound[key] for key in sorted(bound) if key not in fields}}
+
+
+def ids_last(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with those at the end that say whose they are: what happened is read first."""
+    ids = {key: fields[key] for key in _IDS if key in fields}
+    return {key: value for key, value in fields.items() if key not in ids} | ids
 
 
 def pairs_of(fields: Mapping[str, Any]) -> list[tuple[str, str]]:

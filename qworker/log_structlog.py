@@ -7,9 +7,10 @@ from types import FrameType
 from typing import Any, Final, NoReturn, cast
 
 import structlog
+from structlog.contextvars import get_contextvars
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from qworker.log_records import write
+from qworker.log_records import ids_last, with_bound, write
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -74,9 +75,9 @@ def _write(logger: Any, method: str, event: EventDict) -> NoReturn:
     caller = _caller()
     error = _error_of(event.pop("exc_info", None))
     stack = "".join(traceback.format_stack(caller)).rstrip() if event.pop("stack_info", None) else None
-    name = event.pop("event", "")
+    name, fields = event.pop("event", ""), ids_last(with_bound(event, get_contextvars()))
     level = _LEVELS.get(method, logging.INFO)
-    write(logger, level, name, event, code=caller.f_code, line_number=caller.f_lineno, error=error, stack=stack)
+    write(logger, level, name, fields, code=caller.f_code, line_number=caller.f_lineno, error=error, stack=stack)
     raise structlog.DropEvent
 
 
@@ -100,4 +101,4 @@ def _error_of(given: Any) -> Any:
     return error if error and error[0] is not None else None
 
 
-_PROCESSORS: Final[list[Processor]] = [_drop_below_level, structlog.contextvars.merge_contextvars, _write]
+_PROCESSORS: Final[list[Processor]] = [_drop_below_level, _write]

@@ -201,7 +201,7 @@ def test_the_log_of_a_handler_is_a_logger_of_its_tasks_name(records: list[loggin
         log.critical("it failed", exc_info=(type(error), error, error.__traceback__))
     log.error("nothing is wrong", exc_info=True)  # noqa: LOG014 — it says so
     first, second, *failed, last = records
-    assert ("number 5 job=j1 task=the.task name=ada", "the.task", 20) == (first.getMessage(), first.name, first.levelno)
+    assert ("number 5 name=ada task=the.task job=j1", "the.task", 20) == (first.getMessage(), first.name, first.levelno)
     assert ("test_log_records.py", "test_the_log_of_a_handler_is_a_logger_of_its_tasks_name") == (
         first.filename,
         first.funcName,
@@ -227,6 +227,18 @@ def test_bound_variables_are_fields(records: list[logging.LogRecord]) -> None:
     with structlog.contextvars.bound_contextvars(request="r1"):
         logger_for_handlers("the.task").info("hello")
     assert ["hello request=r1"] == [record.getMessage() for record in records]
+
+
+def test_the_order_of_fields_is_always_the_same(records: list[logging.LogRecord]) -> None:
+    """A context has its variables in the order of their hashes, which is another in each process."""
+    bound = {"job": "j1", "task": "the.task", "b": 1, "a": 2, "queue": "q", "attempt": 1}
+    with structlog.contextvars.bound_contextvars(**bound):
+        logger_for_handlers("the.task", job="j1", task="the.task").info("hello", z=0)
+        mine = records[0].getMessage()
+        other = logging.makeLogRecord({"msg": "hello", "levelname": "INFO", "name": "lib"})
+        theirs = ConsoleFormatter(colors=False).format(other)
+    assert "hello z=0 a=2 b=1 task=the.task attempt=1 queue=q job=j1" == mine
+    assert theirs.endswith("[lib] a=2 b=1 task=the.task attempt=1 queue=q job=j1")
 
 
 @pytest.mark.parametrize("stream_takes_colors", [True, False])
