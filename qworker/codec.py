@@ -44,9 +44,11 @@ Record = dict[str, Any]
 class Refused(Exception):
     """A value that can't be sent, or can't be read; its text names the value and says why, and never shows it."""
 
-    def __init__(self, problem: str, number: int = 0) -> None:
+    def __init__(self, problem: str, number: int = 0, *, unknown: bool = False) -> None:
         super().__init__(problem)
         self.problem = problem
+        self.unknown = unknown
+        """Whether a validator failed for another reason than the value, so that another time it may pass."""
         self.number = number
         """Of many records, the one that it is in: 0, 1, 2 …"""
 
@@ -133,6 +135,7 @@ class Codec:
 
     def decode(self, values: Mapping[str, Any]) -> Record:
         """Return a record of JSON values as their types want them. Raises Refused."""
+        unknown = False
         try:
             return self._json.validate_json(to_json(values))
         except ValidationError as error:
@@ -140,8 +143,8 @@ class Codec:
         except ValueError as error:
             problem = f"it can't be read as JSON: {unwritable(error)}"
         except Exception as error:  # noqa: BLE001 — the same
-            problem = _failed(lambda part: self._json.validate_json(to_json(part)), values, error)
-        raise Refused(problem)
+            problem, unknown = _failed(lambda part: self._json.validate_json(to_json(part)), values, error), True
+        raise Refused(problem, unknown=unknown)
 
     def _written(self, valid: Record, number: int = 0) -> Record:
         """Return a valid record as JSON has it. Raises Refused."""

@@ -8,6 +8,7 @@
     │   ├── InvalidBrokerURL
     │   └── UnknownTask
     ├── InvalidArguments          a task's arguments don't fit its signature
+    ├── ValidatorFailed           a type's own validator failed: whether arguments fit is unknown
     ├── InvalidEnvelope           a message's body is not a job
     ├── MessageTooLarge           over 64 KiB as sent
     ├── EnqueueUncertain          the answer to a put was lost: the job may be queued
@@ -74,6 +75,17 @@ class UnknownTask(ConfigurationError):
 
 class InvalidArguments(QworkerError):
     """Arguments that don't fit a task's signature; nothing was sent, or nothing was run."""
+
+    def __init__(self, task: str, problem: str) -> None:
+        super().__init__(f"{task}: {problem}")
+        self.task, self.problem = task, problem
+
+
+class ValidatorFailed(QworkerError):
+    """A validator of the program's own failed on a job's arguments or state; whether they fit is unknown.
+
+    The attempt fails, and a later one may succeed. A validator that refuses a value raises ValueError.
+    """
 
     def __init__(self, task: str, problem: str) -> None:
         super().__init__(f"{task}: {problem}")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, create_model
 
 from qworker.codec import CONFIG, Codec, Refused
 from qworker.context import context_in, state_type_of
-from qworker.errors import ConfigurationError, InvalidArguments
+from qworker.errors import ConfigurationError, InvalidArguments, ValidatorFailed
 
 _MANY: Final = 8
 """Calls that are worth to be looked at together."""
@@ -106,17 +106,20 @@ class Signature:
         raise InvalidArguments(self._task, f"call number {first + number}: {problem}")
 
     def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Validate JSON values and return them as the function wants them. Raises InvalidArguments."""
+        """Validate JSON values and return them as the function wants them.
+
+        Raises InvalidArguments, or ValidatorFailed.
+        """
         try:
             values = self._codec.decode(self._bind(args, kwargs))
         except Refused as refused:
-            problem = refused.problem
+            kind, problem = ValidatorFailed if refused.unknown else InvalidArguments, refused.problem
         else:
             if self._plain is not None:
                 return self._plain.pass_on(values)
             bound = inspect.BoundArguments(self._signature, values)
             return bound.args, bound.kwargs
-        raise InvalidArguments(self._task, problem)
+        raise kind(self._task, problem)
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return a call's values by the names of their parameters; if they don't fit it, only those that have names."""

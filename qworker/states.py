@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from qworker.codec import Codec, Refused
-from qworker.errors import ConfigurationError, InvalidArguments
+from qworker.errors import ConfigurationError, InvalidArguments, ValidatorFailed
 
 _STATE: Final = "state"
 
@@ -38,11 +38,14 @@ class States:
         raise InvalidArguments(self._task, f"a state that can't be saved as JSON: {problem}")
 
     def decode(self, saved: Any) -> Any:
-        """Return a saved state as its task wants it, or None if there is none. Raises InvalidArguments."""
+        """Return a saved state as its task wants it, or None if there is none.
+
+        Raises InvalidArguments, or ValidatorFailed.
+        """
         if saved is None or not self._typed:
             return saved
         try:
             return self._codec.decode({_STATE: saved})[_STATE]
         except Refused as refused:
-            problem = refused.problem
-        raise InvalidArguments(self._task, f"its saved state doesn't fit: {problem}")
+            kind, problem = ValidatorFailed if refused.unknown else InvalidArguments, refused.problem
+        raise kind(self._task, f"its saved state doesn't fit: {problem}")

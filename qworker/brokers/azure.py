@@ -225,7 +225,8 @@ class AzureBroker(Broker):
 
     def throttle(self, queue: str) -> Throttle:
         """Return what spaces the requests to a queue: the service's limits are each queue's own."""
-        self._begin_anew_in_fork()
+        if self._pid != os.getpid():
+            self._begin_anew()
         throttle = self._throttles.get(queue)
         return throttle or self._throttles.setdefault(queue, Throttle(time.monotonic()))
 
@@ -239,14 +240,14 @@ class AzureBroker(Broker):
         else:
             throttle.accepted(time.monotonic())
 
-    def _begin_anew_in_fork(self) -> None:
-        if self._pid != os.getpid():
-            # Of throttles, too: a lock that another thread of the parent held would stay locked here for ever.
-            self._connections, self._throttles, self._pid = ByLoop(self), {}, os.getpid()
+    def _begin_anew(self) -> None:
+        """Have connections of its own in a fork; throttles, too, as a lock of theirs may stay locked for ever here."""
+        self._connections, self._throttles, self._pid = ByLoop(self), {}, os.getpid()
 
     def _connect(self) -> Connections:
         loop = asyncio.get_running_loop()
-        self._begin_anew_in_fork()
+        if self._pid != os.getpid():
+            self._begin_anew()
         connections = self._connections.get(loop)
         if connections is None or connections.closed:
             self._connections.abandon_those_left_behind()

@@ -167,7 +167,7 @@ def in_thread(act: Callable[[], int], _: Callable[[], object]) -> None:
 
 WAYS: Final = (by_os, by_forkpty, by_daemon, by_multiprocessing, by_pool, by_executor, by_preexec, in_thread)
 
-NO_EXIT: Final = (by_preexec, in_thread)
+NO_EXIT: Final = (by_preexec, by_executor, in_thread)
 """Where a sys.exit is not the interpreter's end."""
 
 

@@ -31,7 +31,7 @@ from fault_exchange import How
 from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
-from qworker import App, Context, Job, events, logs
+from qworker import App, Context, Job, events, log_setup
 from qworker.bodies import as_body
 from qworker.brokers.base import Message, PeekedMessage
 from qworker.cli import main
@@ -460,7 +460,8 @@ def test_what_the_command_line_says(
 ) -> None:
     ears = Ears()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logs, "configure", lambda *_: None)  # pytest's own handlers are to stay
+    for name in ("configure", "prepare", "complete"):  # pytest's own handlers are to stay
+        monkeypatch.setattr(log_setup, name, lambda *_, **__: [])
     monkeypatch.setattr(run_module, "_run_to_the_end", lambda _: pytest.fail("a worker has started"))
     for command, variables in itertools.chain(
         ((command, {"QWORKER_BROKER": CS}) for command in COMMANDS),

@@ -18,7 +18,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from qworker.context import INJECTED, Context
 from qworker.envelope import decode as read
 from qworker.envelope import encode as write
-from qworker.errors import ConfigurationError, InvalidArguments
+from qworker.errors import ConfigurationError, InvalidArguments, ValidatorFailed
 from qworker.job import Job
 from qworker.signature import Signature
 
@@ -432,14 +432,19 @@ def test_a_member_of_an_enum_is_no_int_because_it_is_annotated_as_one(hint: Any)
 
 
 @pytest.mark.parametrize("when", [BeforeValidator, AfterValidator], ids=lambda each: each.__name__)
-def test_a_validator_that_fails_in_another_way_is_a_refusal(when: Any) -> None:
+def test_a_validator_that_fails_in_another_way_refuses_a_call_and_fails_an_attempt(when: Any) -> None:
     def function(first: int, value: Any) -> None: ...
 
     function.__annotations__["value"] = Annotated[str, when(broken)]
     signature = Signature("t", function)
     problem = r"value: a validator of its type raised KeyError$"
-    for attempt in (signature.encode, signature.encode_json, signature.decode):
-        with pytest.raises(InvalidArguments, match="^t: " + problem) as caught:
+    attempts = {
+        signature.encode: InvalidArguments,
+        signature.encode_json: InvalidArguments,
+        signature.decode: ValidatorFailed,
+    }
+    for attempt, kind in attempts.items():
+        with pytest.raises(kind, match="^t: " + problem) as caught:
             attempt([1, SECRET], {})
         assert caught.value.__context__ is None
     with pytest.raises(InvalidArguments, match="^t: call number 0: " + problem):

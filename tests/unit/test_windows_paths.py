@@ -23,7 +23,11 @@ slashes = st.sampled_from(["/", "\\"])
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (project, sqlite_place, sqlite_file):
         monkeypatch.setattr(module, "IS_WINDOWS", True)
-    monkeypatch.setattr("os.path.realpath", ntpath.realpath)
+
+
+@pytest.fixture
+def realpath(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.realpath", ntpath.realpath)  # for one test: Hypothesis asks for paths of this machine
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sqlite:////data/jobs.db", r"D:\data\jobs.db"),
     ],
 )
+@pytest.mark.usefixtures("realpath")
 def test_a_path_means_the_file_that_it_means_to_windows(url: str, file: str) -> None:
     assert f"sqlite:///{file}" == project.anchored(url, FOLDER)
     place: Any = sqlite_place.place_of_url(url.removeprefix("sqlite://"), FOLDER)

@@ -120,5 +120,5 @@ def test_a_validator_that_breaks_is_one_bad_line() -> None:
     @app.task(name="odd")
     def odd(n: Annotated[int, AfterValidator(broken)]) -> None: ...
 
-    with pytest.raises(BadLine, match="a validator or serializer of odd raised KeyError"):
+    with pytest.raises(BadLine, match="odd: n: a validator of its type raised KeyError"):
         Batch().add(line('{"args":[5]}'), app, Options("odd"))

@@ -346,7 +346,8 @@ async def test_a_validator_may_raise_anything(runner: Runner) -> None:
     for changes in ({"args": [{"value": 1}]}, {"state": {"value": 1}}):
         outcome = await outcome_of(runner, validated, given, **changes)
         assert isinstance(outcome, Failed)
-        assert "KeyError" == outcome.failure.type
+        assert "ValidatorFailed" == outcome.failure.type
+        assert outcome.failure.message.endswith("a validator of its type raised KeyError")
 
 
 async def test_a_saved_state_that_does_not_fit_is_rejected(runner: Runner) -> None:
