@@ -1,8 +1,10 @@
 """What every test may ask for."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is. A failure prints what it takes to see it again.
@@ -21,3 +23,10 @@ def pytest_configure() -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def structlog_as_it_was() -> Iterator[None]:
+    """Leave it as no program has configured it: even ``capture_logs`` configures it, for good."""
+    yield
+    structlog.reset_defaults()

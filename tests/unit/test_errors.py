@@ -18,12 +18,14 @@ from qworker.errors import (
     QueueNotFound,
     QworkerError,
     UnknownTask,
+    ValidatorFailed,
 )
 
 EXAMPLES: list[QworkerError] = [
     InvalidQueueName("X", "is wrong"),
     UnknownTask("mail", ["b", "a"]),
     InvalidArguments("mail", "to: missing"),
+    ValidatorFailed("mail", "to: a validator of its type raised KeyError"),
     MessageTooLarge(70_000, 65_536),
     EnqueueUncertain("j1", "mail"),
     PartlyEnqueued(["j1"], ["j2"], ["j3", "j4"], LeaseLost("m1")),

@@ -235,7 +235,7 @@ def test_the_ids_come_last() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Begin as a program does, and leave structlog, logging and warnings as they were."""
+    """Begin as a program does, and leave logging and warnings as they were."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     monkeypatch.setattr(logging, "lastResort", logging.lastResort)
@@ -243,7 +243,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.captureWarnings(False)
     root.handlers[:] = before
     root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def configure(level: LogLevel, log_format: LogFormat) -> None:
