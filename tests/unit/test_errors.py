@@ -25,7 +25,6 @@ EXAMPLES: list[QworkerError] = [
     InvalidQueueName("X", "is wrong"),
     UnknownTask("mail", ["b", "a"]),
     InvalidArguments("mail", "to: missing"),
-    ValidatorFailed("mail", "to: a validator of its type raised KeyError"),
     MessageTooLarge(70_000, 65_536),
     EnqueueUncertain("j1", "mail"),
     PartlyEnqueued(["j1"], ["j2"], ["j3", "j4"], LeaseLost("m1")),
@@ -35,6 +34,7 @@ EXAMPLES: list[QworkerError] = [
     QueueBeingDeleted("mail"),
     LeaseLost("m1"),
     BrokerBusy("busy", retry_after=7.0),
+    ValidatorFailed("mail", "to: a validator of its type raised KeyError"),
 ]
 
 
