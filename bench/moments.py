@@ -28,7 +28,7 @@ _TIMED, _PAUSE = 100, 0.1
 
 def _moments(scene: str, server: Server, number: int, count: int, poll_max: float | None) -> Iterator[Result]:
     """Measure a worker that does nothing, then one job now and then: from its enqueueing to its start."""
-    who = "as it comes" if poll_max is None else f"{poll_max:g}"
+    who = "default settings" if poll_max is None else f"{poll_max:g}"
     with tempfile.TemporaryDirectory() as folder:
         delays = Path(folder, "delays")
         with worker(QWORKER, server.url, delays=delays, poll_max=poll_max) as running:

@@ -1,4 +1,4 @@
-"""From results to docs/performance.md: medians, and the spread between rounds."""
+"""Turns results into docs/performance.md: medians, and the spread between rounds."""
 
 import platform
 import sqlite3
@@ -17,11 +17,12 @@ from bench.results import Result, load
 
 _DOCS: Final = Path(__file__).parents[1] / "docs"
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
+_TITLES: Final = {"sqlite: moments": "SQLite: an idle worker"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A median, and the least and most that it is of."""
+    """A median, with the lowest and the highest of its values."""
 
     median: float
     low: float
@@ -29,7 +30,7 @@ class Figure:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Figure":
-        """Return what some rounds came to."""
+        """Return the figure of some rounds."""
         return cls(statistics.median(values), min(values), max(values))
 
     def text(self, form: str = ",.0f") -> str:
@@ -38,7 +39,7 @@ class Figure:
 
 
 class Board:
-    """All results, by scene, what was measured, and who."""
+    """All results, by scene, measurement and contestant."""
 
     def __init__(self, results: Iterable[Result]) -> None:
         self._results: defaultdict[tuple[str, str, str], list[Result]] = defaultdict(list)
@@ -46,15 +47,15 @@ class Board:
             self._results[result.scene, result.what, result.who].append(result)
 
     def scenes(self, prefix: str) -> list[str]:
-        """Return the scenes that begin so."""
+        """Return the scenes that begin with *prefix*."""
         return list(dict.fromkeys(scene for scene, _, _ in self._results if scene.startswith(prefix)))
 
     def who(self, scene: str, what: str) -> list[str]:
-        """Return who was measured there."""
+        """Return the contestants that were measured in a scene."""
         return [name for place, thing, name in self._results if (place, thing) == (scene, what)]
 
     def whats(self, scene: str) -> list[str]:
-        """Return what was measured in a scene."""
+        """Return the measurements of a scene."""
         return list(dict.fromkeys(what for place, what, _ in self._results if place == scene))
 
     def figure(self, scene: str, what: str, who: str, of: Callable[[Result], float]) -> Figure:
@@ -78,7 +79,8 @@ def _machine() -> str:
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {psutil.cpu_count()} cores ({platform.machine()}), "
         f"{memory:.0f} GiB, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}. Medians, in brackets the least and the most of all rounds.\n"
+        f"SQLite {sqlite3.sqlite_version}. "
+        "Each figure is the median of all rounds, with the lowest and the highest in brackets.\n"
     )
 
 
@@ -99,8 +101,8 @@ def _tables(board: Board) -> Iterable[str]:
 def _rates(board: Board, scene: str) -> Iterable[str]:
     counted = not scene.startswith("sqlite")
     for what in board.whats(scene):
-        yield f"### {scene[0].upper()}{scene[1:]}: {what}\n"
-        yield f"| | jobs/s | CPU, ms a job | {'requests a job | ' if counted else ''}of qworker's rate |"
+        yield f"### {_title(scene)}: {what}\n"
+        yield f"| | jobs/s | CPU, ms per job | {'requests per job | ' if counted else ''}rate relative to qworker |"
         yield f"|---|---|---|---|{'---|' if counted else ''}"
         names = board.who(scene, what)
         best = board.figure(scene, what, names[0], lambda r: r.rate).median
@@ -113,6 +115,10 @@ def _rates(board: Board, scene: str) -> Iterable[str]:
         yield ""
 
 
+def _title(scene: str) -> str:
+    return _TITLES.get(scene) or f"{scene[0].upper()}{scene[1:]}".replace("Sqlite", "SQLite")
+
+
 def _plain(figure: Figure) -> str:
     form = ",.0f" if figure.high >= 100 else ".3g"  # noqa: PLR2004 - three digits are enough of it
     return figure.text(form) if figure.low < figure.high else f"{figure.median:{form}}"
@@ -121,7 +127,7 @@ def _plain(figure: Figure) -> str:
 def _values(board: Board, scene: str) -> Iterable[str]:
     whats = board.whats(scene)
     names = list(dict.fromkeys(name for what in whats for name in board.who(scene, what)))
-    yield f"### {scene[0].upper()}{scene[1:]}\n"
+    yield f"### {_title(scene)}\n"
     yield f"| | {' | '.join(whats)} |"
     yield f"|---|{'---|' * len(whats)}"
     for name in names:

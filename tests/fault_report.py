@@ -178,7 +178,7 @@ class FaultTable:
         machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {python}"
         lines = [f"{datetime.now(UTC):%Y-%m-%d}, {machine}: {self._summary()}.", ""]
         for group, statements in STATEMENTS.items():
-            lines += [f"### {group}", "", "| | statement | what was done | seen | holds |", "|---|---|---|---|---|"]
+            lines += [f"### {group}", "", "| | statement | test | observed | holds |", "|---|---|---|---|---|"]
             for number, statement in statements.items():
                 row = self._rows[number]
                 did, saw = "; ".join(_unique(row.did)), "; ".join(row.saw)

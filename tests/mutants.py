@@ -55,7 +55,7 @@ MUTANTS: Final = (
         "each_fault_point",
     ),
     Mutant(
-        "messages that wait here are not renewed",
+        "waiting messages are not renewed",
         (
             Edit(
                 "qworker/engine/worker.py",
@@ -83,7 +83,7 @@ MUTANTS: Final = (
         "ten_leases",
     ),
     Mutant(
-        "a job given up is deleted, then put into the poison queue",
+        "a job that is given up is deleted before it is put into the poison queue",
         (
             Edit(
                 "qworker/engine/settler.py",
@@ -247,7 +247,7 @@ def _run_tests(root: Path, expression: str) -> str:
 
 
 def _write(file: Path, rows: list[tuple[Mutant, list[str]]]) -> None:
-    lines = ["| planted defect | what fails |", "|---|---|"]
+    lines = ["| planted defect | failing test |", "|---|---|"]
     lines += [
         f"| {mutant.name} | {', '.join(f'`{name}`' for name in failed) or '**nothing**'} |" for mutant, failed in rows
     ]

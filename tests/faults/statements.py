@@ -1,4 +1,4 @@
-"""What qworker survives: one statement a line, each proved by the tests that are marked with its number.
+"""Lists the faults that qworker survives: one statement per line, each proved by the tests marked with its number.
 
 L: the lease; C: the concurrency; D: max_attempts; G: the grace; poll_max: the setting.
 """
@@ -25,26 +25,26 @@ STATEMENTS: Final[dict[str, dict[int, str]]] = {
     },
     "The lease": {
         13: "A handler of 10 L: one execution, renewed each time with the newest receipt.",
-        14: "A renewal answered 503 twice, then well: one execution.",
+        14: "A renewal is answered with 503 twice, then accepted: one execution.",
         15: "Renewals fail for longer than L: handler cancelled, lease_lost set, the process lives, at most 2 "
         "executions.",
         16: "404 MessageNotFound and 400 PopReceiptMismatch mean the same: no renewal after one.",
         17: "A renewal that was applied, its answer lost: at most 2 executions, nothing deleted with an old receipt.",
         18: "A handler returns while its renewal is under way: no delete fails.",
         19: "An async handler sleeps or computes for 3 L without await: no lease lost, and the log names its task.",
-        20: "The wall clock is stepped by 10 min, either way: no effect on leases.",
+        20: "The wall clock jumps by 10 min, either way: no effect on leases.",
         21: "32 messages, C = 1, 1 s each, L = 6 s: each executed once.",
     },
     "Broker and network": {
         22: "503 and 500 on everything for 60 s: no exit, a bounded rate of requests, resumes within poll_max + 4 s, "
         "nothing lost.",
-        23: "Retry-After: 7 is waited for.",
+        23: "Retry-After: 7: the next request comes 7 s later.",
         24: "The answer to a get is dropped or cut at half, 50 times: nothing lost, nothing poisoned.",
         25: "The answer to a put is dropped, 100 times: success or EnqueueUncertain with the job id; 1 or 2 copies, "
         "never 0 after success.",
         26: "A delete that was applied, its answer lost: counts as done, one execution.",
-        27: "A queue is deleted while running, then made again: resumes within 5 s of its return.",
-        28: "Accepted and never answered: a get is given up within 10 s, a renewal within L/6.",
+        27: "A queue is deleted while a worker runs, then created again: the worker resumes within 5 s of its return.",
+        28: "Requests are accepted and never answered: a get is given up within 10 s, a renewal within L/6.",
         29: "401 and 403: at most one request in 5 s, one log line in 30 s, running handlers finish; recovers when the "
         "right comes back.",
         30: "An idle connection closed by the server: the next call succeeds, no second put.",
@@ -52,7 +52,7 @@ STATEMENTS: Final[dict[str, dict[int, str]]] = {
         32: "Throttled at 100 requests/s: throughput settles near the limit, nothing lost, no lease lost.",
     },
     "Bad input": {
-        33: "One bad message among 32: 31 run, it is poisoned on its first delivery with the reason.",
+        33: "One bad message among 32: 31 run, the bad one is poisoned on its first delivery with the reason.",
         34: "An unknown task: reappears with backoff, poisoned at D.",
         35: "Arguments with control characters, noncharacters, emoji: identical after the round trip; a lone surrogate "
         "is an error at enqueue.",
@@ -65,8 +65,9 @@ STATEMENTS: Final[dict[str, dict[int, str]]] = {
     "The poison queue": {
         40: "Killed between poison put and delete: 1 or 2 copies, never 0.",
         41: "The poison queue answers 403 or 503: the original is kept and reappears; other jobs flow.",
-        42: "A body of exactly 64 KiB: moved unmodified; what is said about it gives way.",
-        43: "1,000 always-failing and 1,000 good jobs: the good ones get at least half of their throughput alone.",
+        42: "A body of exactly 64 KiB: moved unmodified; the text about its failure is shortened instead.",
+        43: "1,000 always-failing and 1,000 good jobs: the good ones keep at least half of the "
+        "throughput that they have alone.",
         44: "Two replays of a poison queue at once, one killed: every job survives.",
     },
     "SQLite": {
@@ -81,6 +82,7 @@ STATEMENTS: Final[dict[str, dict[int, str]]] = {
     "Security": {
         52: "No pickle, eval or YAML load anywhere; a task named os.system is only an unknown task.",
         53: "A canary in key, SAS and arguments: not once in DEBUG logs, tracebacks, reprs or the command's output.",
-        54: "A SAS with only what is needed works for producer and worker; without update the worker says so by name.",
+        54: "A SAS with the least permissions works for producer and worker; without update, the worker names the "
+        "right.",
     },
 }
