@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from running import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLEAN_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("QWORKER_", "AZURE_"))}
+"""The environment of a reader who has set nothing up."""
 _TITLE_OR_BLOCK = re.compile(r"^#+ ([^\n]+)\n|^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -88,9 +90,7 @@ class Reader:
         self.folder = folder
         self.output = ""
         self._runner = runner
-        self._environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("QWORKER_", "AZURE_"))
-        }
+        self._environment = {**CLEAN_ENVIRONMENT}
 
     def read(self, page: str) -> None:
         """Follow a page; each command has to succeed."""
@@ -100,6 +100,8 @@ class Reader:
                     write_module(self.folder, block.text)
                 case "toml":
                     (self.folder / "pyproject.toml").write_text(block.text)
+                case "jsonl":
+                    (self.folder / "users.jsonl").write_text(block.text)
                 case "console":
                     for line in block.text.splitlines():
                         self._type(line)

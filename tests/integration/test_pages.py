@@ -31,6 +31,12 @@ WHAT_IS_SEEN = {
         "welcome, 8 en",
         "signup.welcome: ",
         "too large: 1",
+        "3 jobs enqueued in ",
+        "1 job enqueued in ",
+        "welcome, 9 en",
+        "welcome, 11 en",
+        '"name": "signup.welcome"',
+        '"task:signup.welcome"',
     ],
     "retries": [
         "order 1 delivered at attempt 1",
@@ -43,6 +49,8 @@ WHAT_IS_SEEN = {
         "ValueError: there is no invoice -1",
         "ConnectionError: the ledger does not answer",
         "sending missing.pdf",
+        "QUEUE    MESSAGES  OLDEST  GIVEN UP",
+        "1 job would be put back into default\n1 job put back into default\n2 jobs put back into default\n",
     ],
     "running": ["sent to ada@example.org", "tidied up", '"grace": "20s"', '"lease": "30s"', "done: True"],
     "testing": ["5 passed"],
@@ -131,21 +139,22 @@ def test_the_backoff_is_as_the_page_has_it() -> None:
     assert repr(Backoff()).replace("5.0", "5").replace("2.0", "2").replace("600.0", "600") in page
 
 
+def test_jobs_that_are_put_back_have_all_their_attempts_again(reader: Reader) -> None:
+    reader.read((DOCS / "retries.md").read_text())
+    before = len(log_lines(reader.output, "job.poisoned"))
+    reader.read("```console\n$ qworker run invoices\n```\n")
+    attempts = {line["error"]: line["attempt"] for line in log_lines(reader.output, "job.poisoned")[before:]}
+    assert {
+        "ConnectionError: the ledger does not answer": 2,
+        "ValueError: there is no invoice -1": 1,
+        "FileNotFoundError: [Errno 2] No such file or directory: 'missing.pdf'": 1,
+    } == attempts
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "index.md").read_text()
     assert {found.name for found in DOCS.glob("*.md")} - {"index.md"} == set(re.findall(r"\]\((\w+\.md)\)", index))
     assert "(docs/index.md)" in (ROOT / "README.md").read_text()
-
-
-def anchors(document: Path) -> set[str]:
-    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("document", sorted(found.name for found in DOCS.glob("*.md")))
-def test_links_into_pages_find_their_title(document: str) -> None:
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]+)#([^)]+)\)", (DOCS / document).read_text()):
-        assert anchor in anchors(DOCS / target), f"{target}#{anchor}"
 
 
 # What https://learn.microsoft.com/cli/azure/reference-index says of those that are shown.
