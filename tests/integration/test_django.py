@@ -114,7 +114,9 @@ def test_the_page_shows_the_project_as_it_is() -> None:
     blocks = blocks_of(PAGE)
     assert PAGE.count("```") == 2 * len(blocks)
     shown = [block.text.partition("\n") for block in blocks if block.language == "python"]
-    assert {"background", "tasks", "views", "worker", "tests"} == {Path(head[2:]).stem for head, _, _ in shown}
+    assert {"settings", "background", "tasks", "views", "worker", "tests"} == {
+        Path(head[2:]).stem for head, _, _ in shown
+    }
     for head, _, code in shown:
         assert code.strip("\n") in (PROJECT / head[2:]).read_text(), head
 
