@@ -71,13 +71,27 @@ class Runner:
 
     def run(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
         """Return the exit code, and what was printed."""
+        code, printed, _ = self.run_with(command, folder, environment, (os.devnull, "output", "output"))
+        return code, printed
+
+    def run_with(
+        self,
+        command: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        streams: tuple[str, str, str] = (os.devnull, "output", "errors"),
+    ) -> tuple[int, str, str]:
+        """Return the exit code, standard output and standard error.
+
+        Each of the three *streams* is one that is returned, "closed", "unread" (a pipe without a reader), or a file.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"command": command, "folder": str(folder), "environment": environment}
+        asked = {"command": command, "folder": str(folder), "environment": environment, "streams": streams}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        code, printed = json.loads(self._process.stdout.readline())
-        return code, printed
+        code, output, errors = json.loads(self._process.stdout.readline())
+        return code, output, errors
 
     def close(self) -> None:
         self._process.communicate()

@@ -1,6 +1,7 @@
 """Runs `python` and `qworker` commands, each in a fork of this process, so that it costs little: a JSON line each way.
 
-It is asked with a command, its folder and its environment, and answers with [exit code, what was printed].
+It is asked with a command, its folder, its environment and the places of its streams, and answers with
+[exit code, what came to the place "output", what came to the place "errors"].
 """
 
 import json
@@ -8,9 +9,10 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 import pytest  # noqa: F401 — what a command loads late is loaded here, once
 
@@ -22,25 +24,46 @@ import qworker.engine.worker
 import qworker.log_setup
 import qworker.logs
 import qworker.testing
-from qworker.cli import main
+from qworker.__main__ import main
 
 _PATIENCE: Final = 60
 """Seconds after which a command that doesn't end is killed."""
 
 
-def run(asked: dict[str, Any]) -> tuple[int, str]:
-    reading, writing = os.pipe()
-    if (pid := os.fork()) == 0:
-        be_command(asked, writing)
-    os.close(writing)
-    with os.fdopen(reading) as output:
-        printed = output.read()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed
+def run(asked: dict[str, Any]) -> tuple[int, str, str]:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        if (pid := os.fork()) == 0:
+            be_command(asked, {"output": output.fileno(), "errors": errors.fileno()})
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code, read(output), read(errors)
 
 
-def be_command(asked: dict[str, Any], writing: int) -> NoReturn:
-    os.dup2(writing, 1)
-    os.dup2(writing, 2)
+def read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def redirect(places: list[str], known: dict[str, int]) -> None:
+    """Have standard input, output and error be what a shell would make of them."""
+    for number, (place, name) in enumerate(zip(places, ("stdin", "stdout", "stderr"), strict=True)):
+        match place:
+            case "closed":  # Python then begins without the stream
+                os.close(number)
+                setattr(sys, name, None)
+                setattr(sys, f"__{name}__", None)
+            case "unread":
+                reading, writing = os.pipe()
+                os.dup2(writing, number)
+                os.close(reading)
+                os.close(writing)
+            case _:
+                opened = known[place] if place in known else os.open(place, os.O_RDWR)
+                os.dup2(opened, number)
+                if place not in known:
+                    os.close(opened)
+
+
+def be_command(asked: dict[str, Any], known: dict[str, int]) -> NoReturn:
     os.chdir(asked["folder"])
     qworker.app.default_app._here = Path.cwd()  # as if it were imported here
     os.environ.clear()
@@ -49,6 +72,9 @@ def be_command(asked: dict[str, Any], writing: int) -> NoReturn:
     sys.path.insert(0, asked["folder"])
     sys.argv = [program, *arguments]
     signal.alarm(_PATIENCE)
+    redirect(asked["streams"], known)
+    for number in known.values():
+        os.close(number)
     code: object = 0
     try:
         if program == "qworker":
@@ -65,9 +91,18 @@ def be_command(asked: dict[str, Any], writing: int) -> NoReturn:
         traceback.print_exc()
         code = 1
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        os._exit(flushed(code if isinstance(code, int) else 0 if code is None else 1))
+
+
+def flushed(code: int) -> int:
+    """Flush what was printed, and return the exit code: Python's own is 120 if that fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            code = 120
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import jobs
 from azurite_server import Azurite, connection_string
+from documents import Runner
 from stage import APPS, Stage
 
 BAD_KEY = "d3Jvbmcga2V5"
@@ -179,6 +181,13 @@ MISTAKES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    running = Runner()
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     (tmp_path / "jobs.py").write_text((APPS / "jobs.py").read_text())
@@ -210,11 +219,19 @@ def _run(arguments: list[str], stage: Stage, here: Path, **env: str) -> "subproc
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.command)
-def test_one_line_says_what_was_wrong(mistake: Mistake, sqlite_stage: Stage, here: Path) -> None:
-    ended = _run(mistake.command.split(), sqlite_stage, here)
+def test_one_line_says_what_was_wrong(mistake: Mistake, sqlite_stage: Stage, here: Path, runner: Runner) -> None:
+    code, output, errors = runner.run_with(["qworker", *mistake.command.split()], here, sqlite_stage.env())
+    assert (f"qworker: {mistake.says.format(here=here)}\n", mistake.code) == (errors, code)
+    assert "" == output
+    assert not [*here.glob("*.db")]
+
+
+@pytest.mark.parametrize("command", ["run", "run nowhere", "run method", "run jobs -c 0", "poison list", "top"])
+def test_a_process_of_its_own_says_the_same(command: str, sqlite_stage: Stage, here: Path) -> None:
+    (mistake,) = [each for each in MISTAKES if each.command == command]
+    ended = _run(command.split(), sqlite_stage, here)
     assert (f"qworker: {mistake.says.format(here=here)}\n", mistake.code) == (ended.stderr, ended.returncode)
     assert "" == ended.stdout
-    assert not [*here.glob("*.db")]
 
 
 def test_a_wrong_setting_is_named_by_where_it_stands(sqlite_stage: Stage, here: Path) -> None:
@@ -272,7 +289,7 @@ def test_a_file_that_is_no_database_is_left_alone(sqlite_stage: Stage, here: Pat
     assert before == (here / "notes.db").read_bytes()
 
 
-def test_what_works_says_little(sqlite_stage: Stage, here: Path) -> None:
+def test_what_works_says_little(sqlite_stage: Stage, here: Path, runner: Runner) -> None:
     ended = _run(["enqueue", "jobs.quick", "--args", "[1]", "-q", sqlite_stage.queue], sqlite_stage, here)
     assert (0, "", 36) == (ended.returncode, ended.stderr, len(ended.stdout.strip()))
     assert 1 == sqlite_stage.remaining()
@@ -281,7 +298,7 @@ def test_what_works_says_little(sqlite_stage: Stage, here: Path) -> None:
         assert (0, "", True) == (alone.returncode, alone.stderr, alone.stdout.startswith("Usage: "))
     assert "qworker 0.1.0\n" == _run(["--version"], sqlite_stage, here).stdout
     for command in ([], ["run"], ["enqueue"], ["queues"], ["poison"], ["poison", "replay"]):
-        assert "Usage: " in _run([*command, "--help"], sqlite_stage, here).stdout
+        assert "Usage: " in runner.run_with(["qworker", *command, "--help"], here, sqlite_stage.env())[1]
 
 
 def test_sqlite_needs_nothing_of_azure(sqlite_stage: Stage, here: Path) -> None:

@@ -1,11 +1,15 @@
 """Standard streams that are closed, full, or read by nobody: no traceback, no hang, and what was done stays done."""
 
+import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from documents import Runner
 from qworker.envelope import encode
 from qworker.errors import QueueNotFound
 from qworker.job import Job
@@ -38,6 +42,26 @@ LOOKS = (
 )
 
 
+Streams = tuple[str, str, str]
+AS_TYPED: dict[str, Streams] = {
+    "<&-": ("closed", "output", "errors"),
+    ">&-": (os.devnull, "closed", "errors"),
+    "2>&-": (os.devnull, "output", "closed"),
+    "<&- >&- 2>&-": ("closed", "closed", "closed"),
+    "> /dev/full": (os.devnull, "/dev/full", "errors"),
+    "2> /dev/full": (os.devnull, "output", "/dev/full"),
+    "2> /dev/full > /dev/full": (os.devnull, "/dev/full", "/dev/full"),
+    "| true; exit ${PIPESTATUS[0]}": (os.devnull, "unread", "errors"),
+}
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    running = Runner()
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     (tmp_path / "odd.py").write_text(HANDLERS)
@@ -57,6 +81,13 @@ def shell(line: str, stage: Stage, here: Path, **env: str) -> "subprocess.Comple
         timeout=100,
         check=False,
     )
+
+
+def forked(command: str, streams: str, runner: Runner, stage: Stage, here: Path) -> tuple[int, str]:
+    """Run a command in a fork, which has loaded all; return its exit code and what came to standard error."""
+    typed = ["qworker", *shlex.split(command)]
+    code, _, errors = runner.run_with(typed, here, stage.env() | {"PYTHONPATH": str(here)}, AS_TYPED[streams])
+    return code, errors
 
 
 def fill(stage: Stage) -> None:
@@ -80,30 +111,39 @@ def count(stage: Stage, queue: str = "default") -> int:
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-def test_a_closed_stream_is_one_that_nobody_reads(closed: str, sqlite_stage: Stage, here: Path) -> None:
+def test_a_closed_stream_is_one_that_nobody_reads(closed: str, sqlite_stage: Stage, here: Path, runner: Runner) -> None:
     fill(sqlite_stage)
     for command in LOOKS[:7]:
-        ended = shell(f"$Q {command} {closed}", sqlite_stage, here)
-        assert (0, False) == (ended.returncode, "Traceback" in ended.stderr), command
-    assert 2 == shell(f"$Q poison purge default {closed}", sqlite_stage, here).returncode
-    assert 0 == shell(f"$Q enqueue odd.quick --from - {closed}", sqlite_stage, here).returncode
+        code, errors = forked(command, closed, runner, sqlite_stage, here)
+        assert (0, False) == (code, "Traceback" in errors), command
+    assert 2 == forked("poison purge default", closed, runner, sqlite_stage, here)[0]
+    assert 0 == forked("enqueue odd.quick --from -", closed, runner, sqlite_stage, here)[0]
     assert 0 == shell(f"$Q enqueue odd.quick {closed}", sqlite_stage, here).returncode
     assert 4 == count(sqlite_stage)
 
 
 @pytest.mark.parametrize("command", LOOKS)
-def test_what_can_not_be_shown_is_one_line_or_none(command: str, sqlite_stage: Stage, here: Path) -> None:
+def test_what_can_not_be_shown_is_one_line_or_none(
+    command: str, sqlite_stage: Stage, here: Path, runner: Runner
+) -> None:
     fill(sqlite_stage)
-    full = shell(f"$Q {command} > /dev/full", sqlite_stage, here)
+    code, errors = forked(command, "> /dev/full", runner, sqlite_stage, here)
+    assert (1, 1) == (code, len(errors.splitlines())), errors
+    assert "No space left on device" in errors
+    assert (141, "") == forked(command, "| true; exit ${PIPESTATUS[0]}", runner, sqlite_stage, here)
+
+
+def test_a_process_of_its_own_that_can_not_show_it_says_so_or_nothing(sqlite_stage: Stage, here: Path) -> None:
+    fill(sqlite_stage)
+    full = shell("$Q queues > /dev/full", sqlite_stage, here)
     assert (1, 1) == (full.returncode, len(full.stderr.splitlines())), full.stderr
-    assert "No space left on device" in full.stderr
-    unread = shell(f"$Q {command} | true; exit ${{PIPESTATUS[0]}}", sqlite_stage, here)
+    unread = shell("$Q queues | true; exit ${PIPESTATUS[0]}", sqlite_stage, here)
     assert unread.returncode in {0, 141}  # 0: it was quicker than true
     assert "" == unread.stderr
 
 
 @pytest.mark.parametrize("where", ["> /dev/full", ">&-", "2> /dev/full > /dev/full", "| true; exit ${PIPESTATUS[0]}"])
-def test_what_was_done_is_never_denied(where: str, sqlite_stage: Stage, here: Path) -> None:
+def test_what_was_done_is_never_denied(where: str, sqlite_stage: Stage, here: Path, runner: Runner) -> None:
     fill(sqlite_stage)
     for command, queue, left in (
         ("enqueue odd.quick", "default", 4),
@@ -113,18 +153,21 @@ def test_what_was_done_is_never_denied(where: str, sqlite_stage: Stage, here: Pa
         ("poison purge default --yes --json", "default-poison", 0),
         ("queues delete default --yes", "default", -1),
     ):
-        ended = shell(f"$Q {command} {where}", sqlite_stage, here)
-        assert 0 == ended.returncode, (command, ended.stderr)
-        assert "Traceback" not in ended.stderr
+        code, errors = forked(command, where, runner, sqlite_stage, here)
+        assert 0 == code, (command, errors)
+        assert "Traceback" not in errors
         assert left == count(sqlite_stage, queue)
+    ended = shell(f"$Q enqueue odd.quick {where}", sqlite_stage, here)
+    assert (0, False) == (ended.returncode, "Traceback" in ended.stderr)
     ended = shell("$Q enqueue odd.quick > /dev/full", sqlite_stage, here)
     assert 36 == len(ended.stderr.strip())  # the id is told where it can be
 
 
-def test_an_error_that_can_not_be_told_has_its_code(sqlite_stage: Stage, here: Path) -> None:
+def test_an_error_that_can_not_be_told_has_its_code(sqlite_stage: Stage, here: Path, runner: Runner) -> None:
     fill(sqlite_stage)
-    for where in ("2>&-", "2> /dev/full", "2> /dev/full > /dev/full"):
-        assert 66 == shell(f"$Q queues count nowhere {where}", sqlite_stage, here).returncode
+    for where in ("2>&-", "2> /dev/full"):
+        assert 66 == forked("queues count nowhere", where, runner, sqlite_stage, here)[0]
+    assert 66 == shell("$Q queues count nowhere 2> /dev/full > /dev/full", sqlite_stage, here).returncode
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "auto"])
