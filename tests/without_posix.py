@@ -1,7 +1,8 @@
 """Runs the qworker command, or a program, as if on Windows: without the names, devices and loops that it has not.
 
-Its first argument is a file of JSON with the names to remove, module by module; the rest is a command line. What
-the standard library and installed packages need of this system, they have got before.
+Its first argument is a file of JSON with the names to remove, module by module; the rest is a command line, or
+several that "and" stands between, each of which runs in a fork of its own if those before went well. What the standard
+library and installed packages need of this system, they have got before.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import stat
 import subprocess  # noqa: F401
 import sys
 import tomllib  # noqa: F401
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +39,7 @@ PACKAGES = [
     "typer.main",
 ]
 MODULES = ("crypt", "curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty")
+AFTER_EACH = "the next command"
 DEVICES = ("/proc/", "/sys/", "/dev/")
 CTRL_BREAK = signal.SIGTTIN
 """Has the number that SIGBREAK has on Windows."""
@@ -119,15 +122,36 @@ def _refuse_devices(event: str, arguments: tuple[Any, ...]) -> None:
         raise FileNotFoundError(2, "No such file or directory", arguments[0])
 
 
-if __name__ == "__main__":
-    names, program, *rest = sys.argv[1:]
-    become_windows(json.loads(Path(names).read_text()))
-    logging.captureWarnings(capture=True)
-    sys.argv = [program, *rest]
-    if program == "qworker":
+def run_all(lines: list[list[str]], fork: Callable[[], int]) -> int:
+    """Run one command line after the other; return the exit code of the first that fails, or 0."""
+    for line in lines:
+        if (pid := fork()) == 0:
+            run(line)
+            return 0
+        if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            return code
+        print(AFTER_EACH, flush=True)  # noqa: T201 — its reader tells them apart by that
+    return 0
+
+
+def run(line: list[str]) -> None:
+    sys.argv = line
+    if line[0] == "qworker":
         from qworker.__main__ import main
 
         main()
     else:
-        sys.path.insert(0, str(Path(program).parent))
-        runpy.run_path(program, run_name="__main__")
+        sys.path.insert(0, str(Path(line[0]).parent))
+        runpy.run_path(line[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    names, *rest = sys.argv[1:]
+    fork = os.fork
+    become_windows(json.loads(Path(names).read_text()))
+    logging.captureWarnings(capture=True)
+    lines = [[*line] for is_and, line in itertools.groupby(rest, "and".__eq__) if not is_and]
+    if len(lines) == 1:
+        run(lines[0])
+    else:
+        sys.exit(run_all(lines, fork))

@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from running import run, started
+from without_posix import AFTER_EACH
 
 BOOTSTRAP = Path(__file__).parents[1] / "without_posix.py"
 MODULES = ("os", "signal", "socket", "time")
@@ -104,23 +105,32 @@ def project(tmp_path: Path) -> Path:
 
 def test_producer_and_worker(windows: Command, project: Path) -> None:
     run(windows(str(project / "tasks.py")), cwd=project)
-    run(windows("qworker", "enqueue", "tasks.greet", "--args", '["Margaret"]'), cwd=project)
-    said = run(windows("qworker", "run", "tasks", "-p", "1", "--burst"), cwd=project)
+    enqueue = ("qworker", "enqueue", "tasks.greet", "--args", '["Margaret"]')
+    said = run(windows(*enqueue, "and", "qworker", "run", "tasks", "-p", "1", "--burst"), cwd=project)
     for greeting in ("hello Ada", "HELLO Grace", "HELLO Barbara", "hello Margaret"):
         assert greeting in said
     assert (4, 1) == (said.count('"job.succeeded"'), said.count('"job.poisoned"'))
 
 
 def test_the_operators_commands(windows: Command, project: Path) -> None:
-    run(windows(str(project / "tasks.py")), cwd=project)
-    run(windows("qworker", "run", "tasks", "--burst"), cwd=project)
-    assert re.search(r"default +0 +- +1\n", run(windows("qworker", "queues"), cwd=project))
-    assert "never" in run(windows("qworker", "poison", "list"), cwd=project)
-    run(windows("qworker", "poison", "replay", "default"), cwd=project)
-    assert "tasks.refuse" in run(windows("qworker", "queues", "peek", "default"), cwd=project)
-    assert "tasks.greet" in run(windows("qworker", "tasks", "tasks"), cwd=project)
-    assert "Traceback" not in run(windows("qworker", "doctor", "tasks"), cwd=project)
-    assert "default" in run(windows("qworker", "top", "tasks", "--once", "-n", "10ms"), cwd=project)
+    run(windows(str(project / "tasks.py"), "and", "qworker", "run", "tasks", "--burst"), cwd=project)
+    commands = (
+        "qworker queues",
+        "qworker poison list",
+        "qworker poison replay default",
+        "qworker queues peek default",
+        "qworker tasks tasks",
+        "qworker doctor tasks",
+        "qworker top tasks --once -n 10ms",
+    )
+    said = run(windows(*" and ".join(commands).split()), cwd=project)
+    queues, poison, _, peeked, tasks, doctor, top, _ = said.split(f"{AFTER_EACH}\n")
+    assert re.search(r"default +0 +- +1\n", queues)
+    assert "never" in poison
+    assert "tasks.refuse" in peeked
+    assert "tasks.greet" in tasks
+    assert "Traceback" not in doctor
+    assert "default" in top
 
 
 def test_lines_of_files_and_of_pipes(windows: Command, project: Path) -> None:
