@@ -3,7 +3,7 @@
 
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest faults mutants bench check lint format clean
+.PHONY: help setup demo docs test test-lowest faults mutants bench check lint format clean
 
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -23,6 +23,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 # As text: the pip of Python 3.11 can't read dependency groups.
 DEV = import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); extras = p["project"]["optional-dependencies"]; \
 	print(*p["dependency-groups"]["dev"], *extras["identity"], *extras["metrics"], *extras["reload"], *extras["otel"], *extras["uvloop"], sep="\n")
+DOCS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"], sep="\n")
 AZURITE = tests/azurite/node_modules/.package-lock.json
 
 help: ## list what make can do
@@ -33,6 +34,9 @@ setup: .venv/installed-dev $(AZURITE) ## install everything that tests and tools
 
 demo: .venv/installed ## watch jobs being enqueued, run, retried and given up
 	@$(BIN)/python -m examples.demo
+
+docs: .venv-docs/installed ## build the site of the documentation in build/site, and check its links
+	@.venv-docs/bin/python docs/make_site.py
 
 ifdef COVERAGE
 test: setup
@@ -73,8 +77,8 @@ format: setup ## format the code and fix what can be fixed by itself
 	$(BIN)/ruff format
 
 clean: ## remove all that make has made
-	rm -rf .venv .venv-bench .venv-lowest tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
-		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-docs .venv-lowest tests/azurite/node_modules build *.egg-info .coverage .coverage.* htmlcov \
+		.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find qworker tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/made:
@@ -102,6 +106,13 @@ clean: ## remove all that make has made
 	'$(PYTHON)' -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--requirement bench/requirements.txt --editable .
+	@touch $@
+
+.venv-docs/installed: pyproject.toml constraints.txt .venv/made
+	'$(PYTHON)' -m venv --clear .venv-docs
+	@$(BIN)/python -c '$(DOCS)' > .venv-docs/requirements.txt
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--requirement .venv-docs/requirements.txt
 	@touch $@
 
 # Node as packaged brings its own list of certificate authorities; the machine's is what its owner trusts.

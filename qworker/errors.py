@@ -1,31 +1,29 @@
 """Every error that qworker raises.
 
-::
-
-    QworkerError
-    ├── ConfigurationError        a setting, a name or a command that can't be right
-    │   ├── InvalidQueueName
-    │   ├── InvalidBrokerURL
-    │   └── UnknownTask
-    ├── InvalidArguments          a task's arguments don't fit its signature
-    ├── ValidatorFailed           a type's own validator failed: whether arguments fit is unknown
-    ├── InvalidEnvelope           a message's body is not a job
-    ├── MessageTooLarge           over 64 KiB as sent
-    ├── EnqueueUncertain          the answer to a put was lost: the job may be queued
-    ├── PartlyEnqueued            only some of many jobs were accepted
-    ├── PartlyReplayed            only some poisoned jobs were put back
-    ├── PartlyPurged              only some poisoned messages were deleted
-    └── BrokerError               what a broker answered, or failed to
-        ├── QueueNotFound
-        ├── QueueBeingDeleted
-        ├── LeaseLost             the receipt is stale, or the message is gone
-        ├── AccessDenied
-        ├── BrokerBusy            refused for now: nothing was done
-        ├── BrokerUnavailable     never reached: nothing was done
-        ├── BrokerFull            no room on its disk: nothing was done
-        ├── AnswerLost            sent, but not answered: it may have been done
-        ├── BrokerRefused         refused for another reason
-        └── BrokerUnusable        the broker's file can't be used as it is
+QworkerError
+├── ConfigurationError        a setting, a name or a command that can't be right
+│   ├── InvalidQueueName
+│   ├── InvalidBrokerURL
+│   └── UnknownTask
+├── InvalidArguments          a task's arguments don't fit its signature
+├── ValidatorFailed           a type's own validator failed: whether arguments fit is unknown
+├── InvalidEnvelope           a message's body is not a job
+├── MessageTooLarge           over 64 KiB as sent
+├── EnqueueUncertain          the answer to a put was lost: the job may be queued
+├── PartlyEnqueued            only some of many jobs were accepted
+├── PartlyReplayed            only some poisoned jobs were put back
+├── PartlyPurged              only some poisoned messages were deleted
+└── BrokerError               what a broker answered, or failed to
+    ├── QueueNotFound
+    ├── QueueBeingDeleted
+    ├── LeaseLost             the receipt is stale, or the message is gone
+    ├── AccessDenied
+    ├── BrokerBusy            refused for now: nothing was done
+    ├── BrokerUnavailable     never reached: nothing was done
+    ├── BrokerFull            no room on its disk: nothing was done
+    ├── AnswerLost            sent, but not answered: it may have been done
+    ├── BrokerRefused         refused for another reason
+    └── BrokerUnusable        the broker's file can't be used as it is
 """
 
 from __future__ import annotations
