@@ -15,10 +15,11 @@ from pydantic_core import ErrorDetails, SchemaSerializer, from_json, to_json
 from pydantic_core.core_schema import CoreConfig
 from typing_extensions import TypedDict
 
+from qworker.arrival import arrival_check
 from qworker.certainty import Schema, admits_lists, has_bytes, is_certain
 from qworker.errors import ConfigurationError
 from qworker.problems import invalid, names_in, unwritable
-from qworker.sameness import Difference, all_same, difference, is_json
+from qworker.sameness import Difference, all_same, difference
 
 CONFIG: Final = ConfigDict(
     arbitrary_types_allowed=False,
@@ -72,10 +73,11 @@ class Codec:
         self._serializer = SchemaSerializer(schema, CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings"))
         fields = _fields_of(schema)
         self._doubtful = {name: admits_lists(field) for name, field in fields.items() if not is_certain(field)}
-        """The values that have to be compared, and whether a list may stand for another sequence in them."""
+        """The values whose types don't say that they arrive, and whether a list may stand for another sequence."""
+        definitions = _definitions_of(schema)
+        self._checks = {name: arrival_check(fields[name], definitions) for name in self._doubtful}
         self._untyped = frozenset(name for name, field in fields.items() if field["type"] == "any")
         """The values of any type, which arrive as JSON has them."""
-        self._read_back = not self._untyped.issuperset(self._doubtful)
         self._has_bytes = has_bytes(schema)
 
     def encode(self, values: Mapping[str, Any]) -> Record:
@@ -124,11 +126,13 @@ class Codec:
         try:
             text = self._many_python.dump_json(valid, by_alias=True, round_trip=True, warnings="error")
             sent: list[Record] = from_json(text)
-            if not self._doubtful and _REPLACED not in text:
-                return sent
-            received = self._many_json.validate_json(text) if self._read_back else sent
-            if _REPLACED not in text and all(self._all_same(valid, received, name) for name in self._doubtful):
-                return sent
+            if _REPLACED not in text:
+                doubtful = [name for name, check in self._checks.items() if not _all_pass(check, valid, name)]
+                if not doubtful:
+                    return sent
+                received = self._many_json.validate_json(text)
+                if all(self._all_same(valid, received, name) for name in doubtful):
+                    return sent
         except Exception:  # noqa: BLE001, S110 — of validators, too; it may be that only all of them are too much
             pass
         return [self._written(record, number) for number, record in enumerate(valid)]
@@ -152,11 +156,10 @@ class Codec:
         try:
             text, as_typed = self._text_of(valid)
             sent: Record = from_json(text)
-            all_of_them = _REPLACED in text or not as_typed
-            if not self._doubtful and not all_of_them:
+            doubtful = self._doubtful_of(valid) if as_typed and _REPLACED not in text else [*valid]
+            if not doubtful:
                 return sent
-            received = self._json.validate_json(text) if self._read_back or all_of_them else sent
-            if (found := self._difference(valid, received, all_of_them=all_of_them)) is None:
+            if (found := self._difference(valid, self._json.validate_json(text), doubtful)) is None:
                 return sent
             problem = found
         except ValidationError as error:
@@ -177,19 +180,19 @@ class Codec:
         except ValueError:
             return self._serializer.to_json(valid, by_alias=True, round_trip=True, warnings=False), False
 
+    def _doubtful_of(self, valid: Record) -> list[str]:
+        """Return the names of the values that have to be read back and compared."""
+        return [name for name, check in self._checks.items() if name in valid and not check(valid[name])]
+
     def _all_same(self, valid: Sequence[Record], received: Sequence[Record], name: str) -> bool:
-        if name in self._untyped:
-            return all(is_json(one[name]) for one in valid if name in one)
         pairs = ((one[name], other.get(name)) for one, other in zip(valid, received, strict=True) if name in one)
         return all_same(pairs, lists=self._doubtful[name])
 
-    def _difference(self, valid: Record, received: Record, *, all_of_them: bool) -> str | None:
+    def _difference(self, valid: Record, received: Record, doubtful: Iterable[str]) -> str | None:
         """Return how a value would not arrive as it is, or None."""
-        for name, value in valid.items():
-            if not all_of_them and (name not in self._doubtful or (name in self._untyped and is_json(value))):
-                continue
+        for name in doubtful:
             lists = self._doubtful.get(name, False)
-            if (found := difference(value, received.get(name), lists=lists)) is not None:
+            if (found := difference(valid[name], received.get(name), lists=lists)) is not None:
                 return f"{'.'.join((name, *found.path))}: {self._explained(name, found)}"
         return None
 
@@ -249,8 +252,17 @@ def _failed(read: Callable[[Record], Any], values: Mapping[str, Any], error: Exc
     return f"a validator raised {type(error).__name__}"
 
 
+def _all_pass(check: Callable[[Any], bool], records: Iterable[Record], name: str) -> bool:
+    return all(map(check, [record[name] for record in records if name in record]))
+
+
 def _errors(error: ValidationError) -> list[ErrorDetails]:
     return error.errors(include_url=False, include_input=False)
+
+
+def _definitions_of(schema: Schema) -> dict[str, Schema]:
+    """Return the schemas that others refer to."""
+    return {each["ref"]: each for each in schema["definitions"]} if schema["type"] == "definitions" else {}
 
 
 def _fields_of(schema: Schema) -> dict[str, Schema]:

@@ -132,6 +132,10 @@ def _of_sequences(
     return None
 
 
+def _of_tuples(sent: Any, received: Any, lists: bool, depth: int) -> Difference | None:  # noqa: FBT001
+    return _of_sequences(tuple(tuple.__iter__(sent)), tuple(tuple.__iter__(received)), lists, depth)
+
+
 def _of_mappings(
     sent: Mapping[Any, Any],
     received: Mapping[Any, Any],
@@ -184,7 +188,7 @@ def _of_models(sent: BaseModel, received: BaseModel, lists: bool, depth: int) ->
             continue
         if (found := _find(one, other, lists, depth)) is not None and name in type(sent).model_fields:
             return found.within(name)
-    if len(mine) < len(others):  # it was made without some of its fields
+    if not others.keys() <= mine.keys():  # it was made without some of its fields
         return Difference(_CHANGED)
     if (found := _find(sent.__pydantic_extra__, received.__pydantic_extra__, lists, depth)) is not None:
         return found
@@ -309,6 +313,8 @@ def _comparer_of(kind: Any) -> Comparer:
         return _of_models
     if is_dataclass(kind):
         return _of_dataclasses
+    if issubclass(kind, tuple) and not kind.__dictoffset__:  # a named tuple: it can hold nothing else
+        return _of_tuples
     # A container's own == would say that 1 is True.
     return _of_states if issubclass(kind, _CONTAINERS) or kind.__eq__ is object.__eq__ else _of_others
 

@@ -4,6 +4,7 @@ Annotations and values are drawn; *form* says what is equal, by other means than
 """
 
 import dataclasses
+import typing
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, time
@@ -21,6 +22,7 @@ from qworker.errors import ConfigurationError, InvalidArguments
 from qworker.job import Job
 from qworker.signature import Signature
 from qworker.states import States
+from tampered_objects import tampered_objects
 from types_of_all_sorts import CANARY, CANARY_NUMBER, typed_values
 
 MANY = 8
@@ -39,7 +41,8 @@ def form(value: Any, *, lists: bool = False) -> Any:  # noqa: C901, PLR0911 — 
         return kind, value.name
     if isinstance(value, BaseModel):
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
-        return kind, {name: inner(each) for name, each in value.__dict__.items()}, inner(extra), inner(private)
+        fields = {name: inner(each) for name, each in value.__dict__.items() if name in kind.model_fields}
+        return kind, fields, inner(extra), inner(private)
     if dataclasses.is_dataclass(value):
         return kind, {each.name: inner(getattr(value, each.name, None)) for each in dataclasses.fields(value)}
     if lists and isinstance(value, _LISTS):
@@ -80,7 +83,16 @@ def passed(hint: Any, value: Any) -> Any:
 
 
 def admits_lists(hint: Any) -> bool:
-    return "collections.abc.Sequence" in repr(hint)
+    """Whether it, or a field of a class in it, is a Sequence."""
+    waiting, seen = [hint], list[Any]()
+    while waiting:
+        one = waiting.pop()
+        if "collections.abc.Sequence" in repr(one):
+            return True
+        if one not in seen:
+            seen.append(one)
+            waiting += [*typing.get_args(one), *(getattr(one, "__annotations__", None) or {}).values()]
+    return False
 
 
 def check_refusal(error: InvalidArguments, start: str) -> None:
@@ -97,7 +109,15 @@ def check_refusal(error: InvalidArguments, start: str) -> None:
 
 @given(typed_values())
 def test_an_argument_arrives_as_it_was_passed_or_is_refused(typed: tuple[Any, Any]) -> None:
-    hint, value = typed
+    check_arrival(*typed)
+
+
+@given(tampered_objects())
+def test_an_object_that_nothing_validated_arrives_as_it_was_passed_or_is_refused(typed: tuple[Any, Any]) -> None:
+    check_arrival(*typed)
+
+
+def check_arrival(hint: Any, value: Any) -> None:
     try:
         signature = Signature("t", taking(hint))
     except ConfigurationError:  # a type that JSON can't carry
