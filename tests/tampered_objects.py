@@ -173,7 +173,7 @@ def _objects(draw: st.DrawFn, cls: Any, fields: dict[str, st.SearchStrategy[Any]
     for each, value in values.items():
         object.__setattr__(made, each, value)
     if tampered:
-        with suppress(AttributeError):  # slots have no room for it
+        with suppress(AttributeError, KeyError):  # of slots
             draw(st.sampled_from(_TAMPERINGS))(made, name, draw(anything))
     return made
 
