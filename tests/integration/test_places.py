@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from documents import Runner
 from running import run, started
 
 HERE_APP = """
@@ -34,6 +36,13 @@ HERE_APP = """
 
 def qworker(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "qworker", *arguments]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    running = Runner()
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -100,22 +109,24 @@ def test_an_app_that_changes_the_directory_when_imported_has_the_command_lines_b
 
 
 @pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:"])
-def test_no_command_takes_a_job_into_nothing(url: str, folder: Path, environment: dict[str, str]) -> None:
+def test_no_command_takes_a_job_into_nothing(
+    url: str, folder: Path, environment: dict[str, str], runner: Runner
+) -> None:
     environment["QWORKER_BROKER"] = url
     for command in (["enqueue", "app.second"], ["run", "app", "--burst"], ["queues"], ["poison", "list", "default"]):
-        said = run(qworker(*command), cwd=folder, environment=environment, exit_code=2)
-        assert said.startswith(f"qworker: {url}: "), said
+        code, said = runner.run(["qworker", *command], folder, environment)
+        assert (2, True) == (code, said.startswith(f"qworker: {url}: ")), said
         assert 1 == len(said.splitlines())
+    assert said == run(qworker(*command), cwd=folder, environment=environment, exit_code=2)
     assert ["app.py", "elsewhere"] == sorted(each.name for each in folder.iterdir() if each.name != "__pycache__")
 
 
-def test_memory_takes_no_job_from_a_command(folder: Path, environment: dict[str, str]) -> None:
+def test_memory_takes_no_job_from_a_command(folder: Path, environment: dict[str, str], runner: Runner) -> None:
     environment["QWORKER_BROKER"] = "sqlite://"
+    refused = "qworker: sqlite:// (in memory): a broker in memory is gone when this command ends"
     for command in (["enqueue", "app.second"], ["queues"], ["queues", "create", "x"], ["poison", "list", "default"]):
-        said = run(qworker(*command), cwd=folder, environment=environment, exit_code=2)
-        assert said.startswith("qworker: sqlite:// (in memory): a broker in memory is gone when this command ends"), (
-            said
-        )
+        code, said = runner.run(["qworker", *command], folder, environment)
+        assert (2, True) == (code, said.startswith(refused)), said
     said = run(qworker("run", "app", "--burst"), cwd=folder, environment=environment)
     assert "sqlite:// (in memory): only this process can put jobs there" in said
 
