@@ -1,7 +1,7 @@
 """Named moments in the life of a message at which a test can have the process killed, or frozen.
 
 Nothing happens at them unless the environment says so: ``QWORKER_FAULTPOINT=after-handler:3:KILL`` sends this process
-SIGKILL when it passes ``after-handler`` for the third time. What is lost then, and what is not, is in the README.
+SIGKILL when it passes ``after-handler`` for the third time. docs/promises.md says which work is lost then.
 """
 
 import asyncio

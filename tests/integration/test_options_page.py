@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from documents import CLEAN_ENVIRONMENT, blocks_of, log_lines, write_module
-from qworker import Task
+from qworker import Backoff, Task
 from qworker.settings import Settings
 from running import ROOT, run, started
 
@@ -67,6 +67,41 @@ def test_the_tables_name_every_option() -> None:
     }
     assert set(names_in_table("option of `using(…)`")) == set(inspect.signature(Task.using).parameters) - {"self"}
     assert set(names_in_table("setting")) == set(Settings.model_fields)
+
+
+def in_words(default: object) -> str:
+    """Return a setting's default as the table has it; nothing where it depends on something else."""
+    match default:
+        case None | {}:
+            return ""
+        case bool():
+            return "yes" if default else "no"
+        case str():
+            return f"`{default}`"
+        case _:
+            return str(default)
+
+
+def test_the_table_of_settings_has_the_defaults() -> None:
+    rows = PAGE.partition("| setting |")[2].partition("\n\n")[0].splitlines()[2:]
+    shown = {
+        name: default.strip().removesuffix(" s")
+        for _, names, default, *_ in (row.split("|") for row in rows)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    expected = {name: in_words(field.default) for name, field in Settings.model_fields.items()}
+    assert {name: default for name, default in expected.items() if default} == {
+        name: default for name, default in shown.items() if expected[name]
+    }
+
+
+def test_the_tables_of_options_have_the_defaults() -> None:
+    rows = PAGE.partition("| option of `@task` |")[2].partition("\n\n")[0].splitlines()[2:]
+    shown = {row.split("|")[1].strip(" `"): row.split("|")[2].strip(" `") for row in rows}
+    signature = inspect.signature(Task).parameters
+    assert ('"default"', "5", "1") == (shown["queue"], shown["max_attempts"], shown["bundle"])
+    assert ("default", 5, 1) == tuple(signature[name].default for name in ("queue", "max_attempts", "bundle"))
+    assert eval(shown["backoff"], {"Backoff": Backoff}) == Backoff()
 
 
 def test_the_table_of_settings_has_the_flags() -> None:
