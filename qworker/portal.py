@@ -48,7 +48,8 @@ class Portal:
         """Run *coroutine* in the portal's loop and return its result, or raise what it raised.
 
         Raises Entangled where that would never end: on the portal's own thread, and in a logging handler that this
-        thread waits for. Raises QworkerError when Python is about to end.
+        thread waits for. Raises QworkerError when Python is about to end, and if the thread ends meanwhile; the next
+        call starts another.
         """
         try:
             self._refuse_own_thread()
@@ -68,7 +69,10 @@ class Portal:
         # Not under the lock: what is closed may log, and a log handler may call.
         if room is not None:
             atexit.unregister(self.close)
-            room.close(self._closed())
+            if room.is_open():
+                room.close(self._closed())
+            else:
+                room.give_up()
 
     async def _closed(self) -> None:
         calls = asyncio.all_tasks() - {asyncio.current_task()}
@@ -92,7 +96,11 @@ class Portal:
         return self._lock
 
     def _opened(self) -> "_Room":
+        if self._room is not None and not self._room.is_open():
+            self._room.give_up()  # its connections are closed when the next one opens some
+            self._room = None
         if self._room is None:
+            atexit.unregister(self.close)
             self._room = _Room(self)
             atexit.register(self.close)
         return self._room
@@ -100,6 +108,10 @@ class Portal:
 
 class _TooLate(QworkerError):
     """No thread can be started any more."""
+
+
+class _Ended(QworkerError):
+    """The thread has ended by itself."""
 
 
 class _Room:
@@ -119,14 +131,26 @@ class _Room:
         """Return what wakes its loop; see Opened."""
         return () if self.loop.is_closed() else wakers_of(self.loop)
 
+    def is_open(self) -> bool:
+        """Say whether the thread lives: it ends if the loop fails, as when its descriptors are closed."""
+        return self._thread.is_alive()
+
     def wait_for(self, answer: Future[T]) -> T:
-        """Return what comes of a call. Raises Entangled if the thread waits for the caller."""
+        """Return what comes of a call.
+
+        Raises Entangled if the thread waits for the caller, and QworkerError if it has ended.
+        """
         while True:
             try:
                 return answer.result(_LOOK_EVERY)
             except TimeoutError:
                 if answer.done():  # it may have raised one itself
                     return answer.result()
+            if not (self.is_open() or answer.done()):
+                answer.cancel()
+                raise _Ended(
+                    "qworker's own thread has ended in the middle of the call, and the next call starts another"
+                )
             if _waits_to_log_to_us(self._thread):
                 answer.cancel()
                 raise Entangled(f"qworker's own thread waits for the logging handler that calls it: {_REMEDY}")
@@ -145,9 +169,17 @@ class _Room:
                 self._thread.join()
                 self.loop.close()
 
+    def give_up(self) -> None:
+        """Close the loop, as far as that goes, once the thread has ended."""
+        with suppress(OSError, ValueError, KeyError):
+            self.loop.close()
+
     def _serve(self, portal: Portal) -> None:
         _own_threads.portal = portal
-        self.loop.run_forever()
+        while True:
+            with suppress(SystemExit, KeyboardInterrupt):  # it is a call's, whose caller gets it
+                self.loop.run_forever()
+                return
 
 
 def _waits_to_log_to_us(thread: threading.Thread) -> bool:

@@ -286,3 +286,39 @@ def test_closing_leaves_no_caller_waiting(portal: Portal, patience: float, monke
     portal.close()
     thread.join(10)
     assert ["done" if patience > 1 else "CancelledError"] == ended
+
+
+async def leave() -> None:
+    raise SystemExit(3)
+
+
+async def fail_the_loop() -> None:
+    def fail() -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    asyncio.get_running_loop()._run_once = fail  # type: ignore[attr-defined]
+    await asyncio.Event().wait()
+
+
+def test_a_call_that_exits_tells_its_caller_and_others_go_on(portal: Portal) -> None:
+    before = portal.run(where())
+    with pytest.raises(SystemExit) as caught:
+        portal.run(leave())
+    assert caught.value.code == 3
+    assert before == portal.run(where())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_whose_thread_ends_raises_and_the_next_one_has_another(portal: Portal) -> None:
+    loop, _ = portal.run(where())
+    with pytest.raises(QworkerError, match="own thread has ended"):
+        portal.run(fail_the_loop())
+    after, _ = portal.run(where())
+    assert after is not loop
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_portal_whose_thread_has_ended_closes(portal: Portal) -> None:
+    with pytest.raises(QworkerError):
+        portal.run(fail_the_loop())
+    portal.close()
