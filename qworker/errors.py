@@ -13,7 +13,7 @@ QworkerError
 ├── PartlyEnqueued            only some of many jobs were accepted
 ├── PartlyReplayed            only some poisoned jobs were put back
 ├── PartlyPurged              only some poisoned messages were deleted
-└── BrokerError               what a broker answered, or failed to
+└── BrokerError               a broker answered with an error, or not at all
     ├── QueueNotFound
     ├── QueueBeingDeleted
     ├── LeaseLost             the receipt is stale, or the message is gone
@@ -128,7 +128,9 @@ class PartlyReplayed(QworkerError):
     """A replay of a poison queue ended early; what was not put back is still there."""
 
     def __init__(self, count: int, queue: str, reason: Exception) -> None:
-        super().__init__(f"only {count} jobs were put back into {queue!r}, the others are still given up: {reason}")
+        super().__init__(
+            f"only {count} jobs were put back into {queue!r}, the others are still in its poison queue: {reason}"
+        )
         self.count, self.queue = count, queue
 
 
@@ -136,12 +138,14 @@ class PartlyPurged(QworkerError):
     """A purge of a poison queue ended early; what was not deleted is still there."""
 
     def __init__(self, count: int, queue: str, reason: Exception) -> None:
-        super().__init__(f"only {count} jobs that {queue!r} had given up were deleted, the others are there: {reason}")
+        super().__init__(
+            f"only {count} jobs of the poison queue of {queue!r} were deleted, the others are still there: {reason}"
+        )
         self.count, self.queue = count, queue
 
 
 class BrokerError(QworkerError):
-    """What a broker answered, or failed to answer."""
+    """A broker answered with an error, or did not answer."""
 
 
 class QueueNotFound(BrokerError):
@@ -156,7 +160,7 @@ class QueueBeingDeleted(BrokerError):
     """The queue was deleted moments ago; its name can't be used for 40 s or more."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"queue {name!r} is being deleted; its name is free again in a minute or so")
+        super().__init__(f"queue {name!r} is being deleted; its name is free again in about a minute")
         self.name = name
 
 

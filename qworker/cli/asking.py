@@ -41,7 +41,7 @@ def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> 
     broker = load_broker(url, settings)
     check_lasting(broker)
     if not create and not broker.exists():
-        raise NotFound(f"{broker.label} is not there yet: is this the right directory, and is QWORKER_BROKER set?")
+        raise NotFound(f"{broker.label} does not exist yet: is this the right directory, and is QWORKER_BROKER set?")
     return broker, settings
 
 
@@ -73,7 +73,7 @@ def confirm(what: str, *, yes: bool) -> None:
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigurationError(f"{what}? There is no terminal to ask on, nothing was done: say --yes")
+        raise ConfigurationError(f"{what}? There is no terminal to ask on, and nothing was done: use --yes")
     typer.echo(f"{what}? [y/N] ", nl=False, err=True)  # what is printed is for those who read it
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refused("nothing was done")

@@ -73,9 +73,9 @@ class Bulk:
             number = self.stopping.asked or signal.SIGINT
             raise self._stopped("interrupted", 128 + number) from None
         except Unreported:  # where nobody reads what is wrong, nothing more is done
-            raise self._stopped("nobody reads the reports of bad lines", FAILED) from None
+            raise self._stopped("standard error is closed, so bad lines can't be reported", FAILED) from None
         except EndlessLine as error:
-            raise self._stopped(f"{error}: these are no lines of JSON", BAD_INPUT) from None
+            raise self._stopped(f"{error}: the input is not lines of JSON", BAD_INPUT) from None
         except OSError as error:
             raise self._stopped(f"line {self._next} can't be read: {error.strerror}", FAILED) from None
 

@@ -18,7 +18,7 @@ _ROUND_TRIPS: Final = 7
 """Requests whose time is taken; the one before them opens the connection."""
 _AT_ONCE: Final = 4
 """Queues that are asked at the same time."""
-_READ: Final = "a worker needn't; it takes the right to read (r, Storage Queue Data Reader)"
+_READ: Final = "a worker doesn't need this; it takes the right to read (r, Storage Queue Data Reader)"
 
 Check = Callable[[], Awaitable[list[Finding]]]
 
@@ -39,10 +39,10 @@ class Plan:
 async def check_up(broker: Broker, plan: Plan) -> list[Finding]:
     """Return what was found, in the order in which it is told."""
     if not broker.exists():
-        todo = "the first job or worker makes it; is this the right directory, and is QWORKER_BROKER set?"
+        todo = "the first job or worker creates it; is this the right directory, and is QWORKER_BROKER set?"
         bad_names = [each for name in plan.queues for each in _of_name(name)]
         return [
-            Finding("broker", "failed", f"{broker.label} is not there yet", todo),
+            Finding("broker", "failed", f"{broker.label} does not exist yet", todo),
             *bad_names,
             _polling(broker, plan, 1),
         ]
@@ -108,7 +108,7 @@ def _of_condition(condition: Condition, *, remote: bool) -> list[Finding]:
 
 async def _writes(broker: Broker) -> list[Finding]:
     await broker.check_writable()
-    return [Finding("writes", "ok", "it can be written")]
+    return [Finding("writes", "ok", "the file can be written")]
 
 
 async def _queues(broker: Broker, plan: Plan) -> tuple[Sequence[str], list[Finding]]:
@@ -123,7 +123,7 @@ async def _queues(broker: Broker, plan: Plan) -> tuple[Sequence[str], list[Findi
         listed.extend(name for name in names if name not in poison)
         if listed:
             return []
-        return [Finding("queue", "warning", "there is none", "say which there should be: --app, or --queue")]
+        return [Finding("queue", "warning", "there is no queue", "name one with --app or --queue")]
 
     found = await alone("queue", list_them)
     return listed, found
@@ -150,7 +150,7 @@ def _of_name(name: str) -> list[Finding]:
 async def _of_one(queue: Queue, remote: bool, look: Check) -> list[Finding]:  # noqa: FBT001 — of two callers
     """Return what is to be said of one queue, be it a poison queue or not."""
     try:
-        found = [Finding("queue", "ok", f"there, with {_about(await queue.count())}", "", queue.name)]
+        found = [Finding("queue", "ok", f"exists, with {_about(await queue.count())}", "", queue.name)]
     except (QueueNotFound, QueueBeingDeleted):
         return [queue_findings.of_missing(queue.name)]
     except AccessDenied as error:

@@ -31,8 +31,9 @@ def doctor(
 ) -> None:
     """Check whether a worker could do its work here, and say what to do if not.
 
-    Broker, rights, clock, protocol, what is in the queues, round trips, and what polling costs. Nothing is changed.
-    Without an app and without a queue, it checks those that are there. The exit code is 1 if anything failed.
+    It checks the broker, the rights, the clock, the protocol, the contents of the queues, round trips, and the cost of
+    polling. It changes nothing. Without an app and without a queue, it checks all queues. The exit code is 1 if a check
+    failed.
     """
     from qworker.cli.checkup import check_up  # noqa: PLC0415 — `qworker --help` need not wait for it
 

@@ -26,7 +26,7 @@ _CODES: Final[dict[type[BaseException], int]] = {
     Interrupted: INTERRUPTED,
     QworkerError: FAILED,
 }
-"""What says in one line why a command ended, and the exit code; the first that fits."""
+"""Functions that explain in one line why a command ended, with the exit code; the first that fits is used."""
 
 # Typer re-exports only this one of its usage errors; what they share is a base class further up.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -93,4 +93,4 @@ def _bug(error: BaseException) -> str:
     """Say where it is; the text of an error that nobody thought of may hold anything."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""  # noqa: PTH119
-    return f"unexpected {type(error).__name__}{where}: a fault of qworker's; {DEBUG}=1 shows the traceback"
+    return f"unexpected {type(error).__name__}{where}: a bug in qworker; {DEBUG}=1 shows the traceback"

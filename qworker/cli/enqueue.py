@@ -38,33 +38,33 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", "-f", metavar="FILE", help="Many jobs, a JSON object a line; - is standard input."),
+        typer.Option(
+            "--from", "-f", metavar="FILE", help="Enqueue many jobs, one JSON object per line; - is standard input."
+        ),
     ] = None,
     app: Annotated[
         str | None,
         typer.Option("--app", "-a", metavar="APP", help="As for run. [default: the module in the task's name]"),
     ] = None,
-    broker: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the queues are. [default: the app's]")
-    ] = None,
+    broker: Annotated[str | None, typer.Option(metavar="URL", help="The broker's URL. [default: the app's]")] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", "-q", metavar="NAME", help="Instead of the task's own.")
+        str | None, typer.Option("--queue", "-q", metavar="NAME", help="Use this queue instead of the task's own.")
     ] = None,
-    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Not before this has passed: 90s, 5m, 1h.")] = None,
-    ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Not worth starting later than this.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="With --from: end at the first bad line.")] = False,
-    start_line: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="With --from: leave out the lines before this.")
+    delay: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Don't start before this time has passed: 90s, 5m, 1h.")
     ] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="TIME", help="Don't start after this time has passed.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="With --from: stop at the first bad line.")] = False,
+    start_line: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --from: begin at this line.")] = None,
     skip_lines: Annotated[
-        str | None, typer.Option(metavar="N,N-N", help="With --from: leave these out too, as in 12,40-49.")
+        str | None, typer.Option(metavar="N,N-N", help="With --from: skip these lines too, as in 12,40-49.")
     ] = None,
 ) -> None:
-    """Enqueue one job, and print its id; or many, and print how many.
+    """Enqueue one job and print its id, or enqueue many and print their number.
 
-    A line of --from is a JSON object with the keys task, args, kwargs, queue, delay, ttl and headers, all but task
-    optional; what a line doesn't say is taken from the command line. Bad lines are told, and the rest enqueued; the
-    exit code is then 65.
+    Each line of --from is a JSON object with the keys task, args, kwargs, queue, delay, ttl and headers. Only task is
+    required, and only if the command names no task. The command line supplies the other values that a line leaves out.
+    Bad lines are reported and the others are enqueued; the exit code is then 65.
     """
     from qworker.cli.load import load_app, named_here  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same
@@ -131,11 +131,11 @@ def _check_options(source: str | None, *, single: dict[str, Any], many: dict[str
 def _module_of(task: str | None) -> str:
     if task is None:
         raise ConfigurationError(
-            "which app? Say so with --app, or which task: qworker enqueue tasks.thumbnail --from …"
+            "which app? Name it with --app, or name a task: qworker enqueue tasks.thumbnail --from …"
         )
     module, dot, _ = task.rpartition(".")
     if not dot:
-        raise ConfigurationError(f"in which module is task {task!r}? Say so with --app")
+        raise ConfigurationError(f"in which module is task {task!r}? Name it with --app")
     return module
 
 

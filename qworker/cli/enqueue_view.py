@@ -1,4 +1,4 @@
-"""What a user sees while many jobs are enqueued: bad lines, and on a terminal a bar, all on standard error."""
+"""Shows bad lines, and on a terminal a bar, on standard error while many jobs are enqueued."""
 
 import sys
 from collections.abc import Iterator

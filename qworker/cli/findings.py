@@ -1,4 +1,4 @@
-"""What a check-up makes of what it found of a broker: fine, doubtful or broken, and what to do."""
+"""Judges the findings of a check-up on a broker: fine, doubtful or broken, and the remedy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,16 +44,21 @@ class Finding:
 def of_clock(ahead: float | None) -> Finding:
     """Judge by how many seconds a service's clock is ahead of this machine's."""
     if ahead is None:
-        return Finding("clock", "warning", "the service's answers don't say what time it has")
+        return Finding("clock", "warning", "the service's answers don't tell its time")
     figures = {"service_ahead_seconds": round(ahead, 1)}
-    found = f"{abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the service's"
+    found = f"{abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} the service's clock"
     if abs(ahead) < _CLOCK_DOUBTFUL:
-        return Finding("clock", "ok", "as the service's, within a few seconds", figures=figures)
+        return Finding("clock", "ok", "within a few seconds of the service's clock", figures=figures)
     if abs(ahead) < _CLOCK_BROKEN:
-        todo = "set it, by NTP: logs have its time, and past 15 minutes, what a key signs is refused"
+        todo = "set this machine's clock by NTP: logs use it, and beyond 15 minutes the service rejects signed requests"
         return Finding("clock", "warning", found, todo, None, figures)
     return Finding(
-        "clock", "failed", found, "set it, by NTP: past 15 minutes, what a key signs is refused", None, figures
+        "clock",
+        "failed",
+        found,
+        "set this machine's clock by NTP: beyond 15 minutes the service rejects signed requests",
+        None,
+        figures,
     )
 
 
@@ -61,10 +66,10 @@ def of_version(answered: str | None, asked: str | None) -> Finding:
     """Judge the version of the protocol that a service answered in; they are dates. Emulators name their newest."""
     if answered is None or asked is None:
         found = f"asked for {asked}, the answer names none"
-        return Finding("api version", "warning", found, "is it the queue service itself that answers, and no proxy?")
+        return Finding("api version", "warning", found, "does the queue service itself answer, or a proxy?")
     if answered < asked:
         found = f"asked for {asked}, answered in {answered}"
-        return Finding("api version", "warning", found, "the service is older than what qworker is made for")
+        return Finding("api version", "warning", found, "the service is older than qworker expects")
     return Finding(
         "api version", "ok", f"{asked}, as asked for" if answered == asked else f"{asked}, answered by {answered}"
     )
@@ -73,12 +78,16 @@ def of_version(answered: str | None, asked: str | None) -> Finding:
 def of_times(seconds: Sequence[float], *, remote: bool, unanswered: str | None = None) -> Finding:
     """Judge how long requests took, and why one had no answer, if one hadn't."""
     if not seconds:
-        return Finding("round trips", "failed", f"only the first was answered: {unanswered}", "see whether it lasts")
+        return Finding(
+            "round trips", "failed", f"only the first was answered: {unanswered}", "check whether this persists"
+        )
     middle, worst = median(seconds), max(seconds)
     figures = {"median_ms": round(middle * 1000, 1), "worst_ms": round(worst * 1000, 1)}
     found = f"median {_ms(middle)}, worst {_ms(worst)} of {len(seconds)}"
     if unanswered is not None:
-        return Finding("round trips", "warning", f"{found}; then {unanswered}", "see whether it lasts", None, figures)
+        return Finding(
+            "round trips", "warning", f"{found}; then {unanswered}", "check whether this persists", None, figures
+        )
     if worst >= _STALLED:
         todo = "find what stalls: network, a busy machine" if remote else "find what stalls: the disk, a busy machine"
         return Finding("round trips", "warning", found, todo, None, figures)
@@ -96,9 +105,7 @@ def of_journal(mode: str) -> Finding:
     """Judge how an SQLite file keeps its transactions."""
     if mode == "wal":
         return Finding("journal", "ok", "wal")
-    return Finding(
-        "journal", "failed", mode, "SQLite could not have a write-ahead log there: put the file on a local disk"
-    )
+    return Finding("journal", "failed", mode, "SQLite can't keep a write-ahead log there: put the file on a local disk")
 
 
 def of_disk(free: int) -> Finding:
@@ -106,7 +113,7 @@ def of_disk(free: int) -> Finding:
     found, figures = f"{free / (1 << 20):,.0f} MiB free", {"free_bytes": free}
     if free >= _FREE_DOUBTFUL:
         return Finding("disk", "ok", found, figures=figures)
-    todo = "make room: once it is full, no job is taken any more, and none ends"
+    todo = "make room: once the disk is full, no job can be enqueued or ended"
     return Finding("disk", "warning" if free >= _FREE_BROKEN else "failed", found, todo, None, figures)
 
 
@@ -116,7 +123,7 @@ def of_polling(queues: int, processes: int, poll_max: float, *, remote: bool, co
     What a request costs is a matter of the account: its kind, its region and the year.
     """
     if not remote:
-        return Finding("polling", "ok", "costs nothing: no request is made", figures={"requests_a_month": 0})
+        return Finding("polling", "ok", "costs nothing: there are no requests", figures={"requests_a_month": 0})
     polls = round(queues * processes * _MONTH / (poll_max * _MEAN_REST))
     lengths = 2 * queues * _MONTH // _COUNT_EVERY if counts else 0  # of its poison queue too
     total = polls + lengths

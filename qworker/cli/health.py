@@ -1,4 +1,4 @@
-"""What `--health-port` adds to a worker, and to a supervisor of several."""
+"""Serves `--health-port` for a worker, and for a supervisor of several."""
 
 import asyncio
 import importlib.util

@@ -118,7 +118,7 @@ _AS_JSON: Final = {"must be a valid list": "must be an array", "must be a valid 
 
 def _producer(app: App, options: Options) -> "Producer[...]":
     if options.task is None:
-        raise BadLine("which task? It has no 'task', and the command names none")
+        raise BadLine("which task? The line has no 'task', and the command names none")
     return app.get_task(options.task).using(queue=options.queue, delay=options.delay, ttl=options.ttl)
 
 

@@ -6,16 +6,23 @@ import typer
 
 from qworker.errors import ConfigurationError
 
-AppOption = Annotated[str | None, typer.Option("--app", "-a", metavar="APP", help="As for run; its broker is used.")]
+AppOption = Annotated[
+    str | None, typer.Option("--app", "-a", metavar="APP", help="An app, as for run. The command uses its broker.")
+]
 AppArgument = Annotated[
-    str | None, typer.Argument(metavar="[APP]", help="As for run: its broker and its queues.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="[APP]", help="An app, as for run. The command uses its broker and its queues.", show_default=False
+    ),
 ]
 BrokerOption = Annotated[
-    str | None, typer.Option("--broker", metavar="URL", help="Where the queues are. [default: the app's, or as set]")
+    str | None, typer.Option("--broker", metavar="URL", help="The broker's URL. [default: the app's, or as set]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
-ArgsOption = Annotated[bool, typer.Option("--args", help="Show arguments, state and headers too: may be confidential.")]
+ArgsOption = Annotated[
+    bool, typer.Option("--args", help="Show arguments, state and headers too. They may be confidential.")
+]
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 

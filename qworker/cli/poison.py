@@ -1,4 +1,4 @@
-"""qworker poison: what to do with jobs that were given up."""
+"""qworker poison: lists, shows, replays and purges jobs that were given up."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qworker.given_up import Selection
 
 poison = typer.Typer(
-    help="What to do with jobs that were given up.",
+    help="List, show, replay or purge jobs that were given up.",
     invoke_without_command=True,
     rich_markup_mode=None,
     context_settings=HELP,
@@ -29,21 +29,25 @@ _FROM = "The queue that the jobs came from, as in mail."
 QueueArgument = Annotated[str | None, typer.Argument(metavar="[QUEUE]", help=f"{_FROM} [default: all]")]
 QueueOption = Annotated[str | None, typer.Option("--queue", "-q", metavar="QUEUE", help=f"{_FROM} [default: any]")]
 TaskOption = Annotated[
-    str | None, typer.Option("--task", metavar="NAME", help="Only jobs of this task; mail.* for several.")
+    str | None,
+    typer.Option("--task", metavar="NAME", help="Only jobs of this task; a pattern such as mail.* takes several."),
 ]
 ErrorOption = Annotated[
-    str | None, typer.Option("--error", metavar="TYPE", help="Only with this error, as in ValueError or *Timeout*.")
+    str | None,
+    typer.Option("--error", metavar="TYPE", help="Only jobs with this error, as in ValueError or *Timeout*."),
 ]
 OlderOption = Annotated[
-    str | None, typer.Option("--older", metavar="TIME", help="Only given up longer ago than this: 90s, 5m, 1h.")
+    str | None, typer.Option("--older", metavar="TIME", help="Only jobs given up before that time: 90s, 5m or 1h ago.")
 ]
-NewerOption = Annotated[str | None, typer.Option("--newer", metavar="TIME", help="Only given up since this long ago.")]
+NewerOption = Annotated[
+    str | None, typer.Option("--newer", metavar="TIME", help="Only jobs given up since that time, such as 1h ago.")
+]
 JobOption = Annotated[
     list[str] | None,
-    typer.Option("--job", metavar="JOB", help="Only the job, or message, whose id begins so. May be repeated."),
+    typer.Option("--job", metavar="JOB", help="Only the job or message whose id begins like this. May be repeated."),
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Stop after N jobs.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Count the jobs, and change nothing.")]
 
 
 @poison.callback()
@@ -69,7 +73,7 @@ def list_(  # noqa: PLR0913 — one parameter an option
 ) -> None:
     """List jobs that were given up.
 
-    Of each queue it looks at 32, as many as can be seen at a time, and says so if there are more.
+    It can look at 32 jobs of each queue at a time, and says so if there are more.
     """
     from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
 
@@ -86,7 +90,7 @@ def list_(  # noqa: PLR0913 — one parameter an option
         views.print_list(meant, one_queue=queue is not None)
     else:
         where = f" in {queue}-poison" if queue else ""
-        say(f"nothing{where}" if selection.takes_all and not names else f"nothing that fits was seen{where}")
+        say(f"nothing{where}" if selection.takes_all and not names else f"no matching job was seen{where}")
     for look in looks:
         if more := look.what_is_hidden():
             say(more)
@@ -96,7 +100,7 @@ def list_(  # noqa: PLR0913 — one parameter an option
 def show(  # noqa: PLR0913 — one parameter an option
     sought: Annotated[
         str,
-        typer.Argument(metavar="JOB", help="Its id, or its message's, or the first four characters or more."),
+        typer.Argument(metavar="JOB", help="The id of the job or its message, or at least its first four characters."),
     ],
     *,
     queue: QueueOption = None,
@@ -105,9 +109,10 @@ def show(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known of a job that was given up.
+    """Show everything about a job that was given up.
 
-    If it is not among the first 32 of a queue, all are looked at, and are invisible to others meanwhile.
+    If the job is not among the first 32 of a queue, the command leases all messages for a while, and other commands
+    don't see them.
     """
     from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
 
@@ -140,9 +145,9 @@ def replay(  # noqa: PLR0913 — one parameter an option
 ) -> None:
     """Put jobs that were given up back into their queues.
 
-    They are as new then, with all their attempts. It prints how many; those that are given up again meanwhile stay in
-    the poison queue. Interrupted, it ends what it has begun; killed, it leaves one or two copies of each job, never
-    none. Those that are not meant are invisible to other commands until it ends.
+    The jobs are like new then, with all their attempts. Jobs that are given up again meanwhile stay in the poison
+    queue. The first Ctrl-C lets the current batch end. A kill leaves one or two copies of each job, never none. Other
+    commands don't see the jobs that were not selected until this one ends.
     """
     from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.replay import replay  # noqa: PLC0415 — the same
@@ -186,9 +191,9 @@ def purge(  # noqa: PLR0913 — one parameter an option
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete jobs that were given up, for ever. Asks before.
+    """Delete jobs that were given up, for ever. Asks first.
 
-    Those that are not meant are invisible to other commands until it ends.
+    Other commands don't see the jobs that were not selected until this one ends.
     """
     from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.purge import purge  # noqa: PLC0415 — the same
@@ -202,7 +207,9 @@ def purge(  # noqa: PLR0913 — one parameter an option
         there = sum(ask(found, found.queue(f"{name}-poison").count) for name in names)
         where = f"{names[0]}-poison" if len(names) == 1 else f"{len(names)} poison queues"
         whole = selection.takes_all and limit is None
-        confirm(f"Delete {'all' if whole else 'what fits'} of about {counted(there, 'job')} in {where}", yes=yes)
+        confirm(
+            f"Delete {'all' if whole else 'the matching jobs'} of about {counted(there, 'job')} in {where}", yes=yes
+        )
     for name in names:
         run = Run(name, "deleted", limit, selection.takes_all)
         if dry_run:
@@ -282,5 +289,5 @@ def _selection(task: str | None, error: str | None, older: str | None, newer: st
 
     least, most = ago("--older", older), ago("--newer", newer)
     if least is not None and most is not None and most <= least:
-        raise ConfigurationError("nothing is both --older and --newer than that: the first must be the shorter time")
+        raise ConfigurationError("no job matches both: --older must be a shorter time than --newer")
     return Selection(task, error, (), least, most)

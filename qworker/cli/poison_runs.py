@@ -86,11 +86,11 @@ class Run:
         hidden = self.progress.there - self.progress.looked_at
         enough = self.limit is not None and self.progress.done >= self.limit
         if hidden > 0 and not enough:
-            say(f"about {hidden} more could not be looked at: another command has them, or was killed a moment ago")
+            say(f"about {hidden} more could not be looked at: another command holds them, or was killed a moment ago")
 
 
 class Found:
-    """What a dry run has come upon."""
+    """The jobs that a dry run found."""
 
     def __init__(self) -> None:
         self.jobs: Counter[tuple[str, str]] = Counter()

@@ -1,4 +1,4 @@
-"""What poison queues hold, as a person or a script is shown it."""
+"""Shows the contents of poison queues to a person or a script."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ class Look:
         if rest <= 0:
             return ""
         if len(self.seen) < MAX_BATCH:
-            return f"{self.queue}-poison: about {rest} more are invisible: a replay or purge has them"
+            return f"{self.queue}-poison: about {rest} more are invisible: a replay or purge holds them"
         return (
-            f"{self.queue}-poison: looked at {len(self.seen)} of about {self.there}, no more can be seen at a time; "
+            f"{self.queue}-poison: looked at {len(self.seen)} of about {self.there}, no more can be shown at a time; "
             f"'qworker poison replay {self.queue} --dry-run' counts all"
         )
 

@@ -1,4 +1,4 @@
-"""What a check-up makes of what it found of a queue."""
+"""Judges the findings of a check-up on a queue."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -19,8 +19,8 @@ _GRANT: Final = "grant it: docs/rights.md"
 
 def of_missing(queue: str) -> Finding:
     """Say that a queue is not there."""
-    todo = f"a worker makes it if it may; 'qworker queues create {queue}' does it now"
-    return Finding("queue", "warning", "not there: nothing of it can be checked", todo, queue)
+    todo = f"a worker creates it if it may; 'qworker queues create {queue}' creates it now"
+    return Finding("queue", "warning", "does not exist, so it can't be checked", todo, queue)
 
 
 def of_rights(queue: str, denied: Mapping[Right, str], *, poison: bool) -> list[Finding]:
@@ -52,10 +52,12 @@ def of_encoding(queue: str, seen: Sequence[PeekedMessage], encoding: Encoding) -
         return Finding("encoding", "ok", f"nothing to look at; the app writes {wanted}", "", queue)
     if unreadable:
         found = f"{len(unreadable)} of {looked} hold no job: {unreadable[0]}"
-        return Finding("encoding", "failed", found, "mend the producer: a worker moves them to the poison queue", queue)
+        return Finding(
+            "encoding", "failed", found, "fix the producer: a worker moves these messages to the poison queue", queue
+        )
     if other:
         what = "text" if encoding == "base64" else "Base64"
-        todo = "workers read both; does all else that reads this queue? If not, set encoding, or change the producer"
+        todo = "workers read both. If another program reads this queue and can't, set encoding, or change the producer"
         return Finding("encoding", "warning", f"{other} of {looked} are {what}, the app writes {wanted}", todo, queue)
     return Finding("encoding", "ok", f"{looked}, all {wanted}, as the app writes them", "", queue)
 
@@ -71,8 +73,8 @@ def of_ttl(queue: str, seen: Sequence[PeekedMessage]) -> Finding:
     looked = f"{counted(len(seen), 'message')} looked at"
     if lost:
         first = span(min(lost).total_seconds())
-        found = f"{len(lost)} of {looked} will be dropped if they are not run before, the first in {first}"
-        todo = "run workers now; and have the producer put with a ttl of -1 (Azure's own default is 7 days)"
+        found = f"{len(lost)} of {looked} will be dropped unless they run before, the first in {first}"
+        todo = "run workers now, and let the producer put with a ttl of -1 (Azure's own default is 7 days)"
         return Finding("ttl", "warning", found, todo, queue)
     never = "" if not ends else f"; {len(ends)} will later"
     return Finding("ttl", "ok", f"{looked}, none will be dropped within a day{never}", "", queue)

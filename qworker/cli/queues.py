@@ -1,4 +1,4 @@
-"""qworker queues: what queues there are, what is in them, and what an operator does to them."""
+"""qworker queues: lists queues, shows their messages, and creates, clears and deletes queues."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _SEEN: Final = 32
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name, as in mail or mail-poison.")]
 
 queues = typer.Typer(
-    help="What queues there are and what is in them. Alone, it prints a table.",
+    help="List queues, and look into one. Without a command, print a table.",
     invoke_without_command=True,
     rich_markup_mode=None,
     context_settings=HELP,
@@ -52,14 +52,14 @@ def table(
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What queues there are and what is in them.
+    """List queues, and look into one.
 
-    Alone, it prints a table: the queues with about how many messages, the invisible ones too; the age of the oldest
-    visible one, of the 32 that can be looked at; and how many were given up.
+    Without a command, it prints a table. For each queue it shows the approximate number of messages, including
+    invisible ones, the age of the oldest of 32 visible messages, and the number of jobs given up.
     """
     if ctx.invoked_subcommand is not None:
         if app or broker or as_json:
-            raise ConfigurationError(f"options go behind the command: qworker queues {ctx.invoked_subcommand} --json")
+            raise ConfigurationError(f"put options after the command: qworker queues {ctx.invoked_subcommand} --json")
         return
     found, _ = shared_broker(app, broker)
     lengths = ask(found, lambda: _lengths(found))
@@ -69,17 +69,19 @@ def table(
         columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "GIVEN UP"))
         print_table(columns, (_row(length) for length in lengths))
     else:
-        say(f"no queues at {found.label}")
+        say(f"there are no queues at {found.label}")
 
 
 @queues.command()
 def create(
     name: NameArgument, *, app: AppOption = None, broker: BrokerOption = None, as_json: JsonOption = False
 ) -> None:
-    """Create a queue. One that is there already is left as it is."""
+    """Create a queue, unless it exists."""
     found, _ = shared_broker(app, broker, create=True)
     created = ask(found, lambda: found.create_queue(name))
-    _tell_done({"queue": name, "created": created}, f"{name} {'created' if created else 'was there'}", as_json=as_json)
+    _tell_done(
+        {"queue": name, "created": created}, f"{name} {'created' if created else 'exists already'}", as_json=as_json
+    )
 
 
 @queues.command()
@@ -91,7 +93,7 @@ def delete(
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a queue with all its messages, but not its poison queue. Asks before."""
+    """Delete a queue with all its messages, but not its poison queue. Asks first."""
     found, _ = shared_broker(app, broker)
     messages = ask(found, lambda: found.queue(name).count())
     confirm(f"Delete the queue {name} with about {counted(messages, 'message')}", yes=yes)
@@ -108,7 +110,7 @@ def clear(
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete all messages of a queue, the invisible ones too. Asks before."""
+    """Delete all messages of a queue, including invisible ones. Asks first."""
     found, _ = shared_broker(app, broker)
     messages = ask(found, lambda: found.queue(name).count())
     confirm(f"Delete all messages of {name}, about {messages}", yes=yes)
@@ -120,7 +122,7 @@ def clear(
 def count(
     name: NameArgument, *, app: AppOption = None, broker: BrokerOption = None, as_json: JsonOption = False
 ) -> None:
-    """Print about how many messages a queue has, the invisible ones too."""
+    """Print the approximate number of messages in a queue, including invisible ones."""
     found, _ = shared_broker(app, broker)
     messages = ask(found, lambda: found.queue(name).count())
     if as_json:
@@ -134,7 +136,7 @@ def peek(  # noqa: PLR0913 — one parameter an option
     name: NameArgument,
     *,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=_SEEN, metavar="N", help="At most so many, up to 32.")
+        int, typer.Option("--limit", "-n", min=1, max=_SEEN, metavar="N", help="Show at most N messages, up to 32.")
     ] = 10,
     args: ArgsOption = False,
     app: AppOption = None,
@@ -143,7 +145,7 @@ def peek(  # noqa: PLR0913 — one parameter an option
 ) -> None:
     """Look at the visible messages of a queue.
 
-    They stay where they are. Arguments are not shown unless asked for, as they are not in logs.
+    The messages stay where they are. Arguments are shown only with --args.
     """
     from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — the same
@@ -162,7 +164,7 @@ def peek(  # noqa: PLR0913 — one parameter an option
     elif shown:
         print_table(COLUMNS, (each.row() for each in shown))
     if not shown:
-        say(f"nothing visible in {name}" + (f", about {there} invisible" if there else ""))
+        say(f"no visible message in {name}" + (f", about {there} invisible" if there else ""))
     elif there > len(shown):
         more = "" if limit == _SEEN else f" (-n {_SEEN} shows more)" if len(shown) == limit else ", the rest invisible"
         say(f"{len(shown)} of about {there}{more}")

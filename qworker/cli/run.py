@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qworker.events import Event, Listener
     from qworker.settings import Settings
 
-_ORPHANED: Final = "its supervisor is gone"
+_ORPHANED: Final = "its supervisor has ended"
 _LOOP_PATCHERS: Final = frozenset({"nest_asyncio", "nest_asyncio2"})
 _LAST_EXIT: Final = 3.5
 """Seconds after the grace when the process ends whatever is still stuck in it."""
@@ -58,15 +58,15 @@ def run(  # noqa: PLR0913 — one parameter an option
     ] = None,
     concurrency: Annotated[
         str | None,
-        typer.Option("--concurrency", "-c", metavar="N", help="Jobs at once in a process. [default: 16]"),
+        typer.Option("--concurrency", "-c", metavar="N", help="Jobs that one process runs at once. [default: 16]"),
     ] = None,
     processes: Annotated[
         str | None,
-        typer.Option("--processes", "-p", metavar="N", help="Worker processes. [default: 1]"),
+        typer.Option("--processes", "-p", metavar="N", help="Number of worker processes. [default: 1]"),
     ] = None,
     broker: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the queues are. [default: the app's, else sqlite:///qworker.db]"),
+        typer.Option(metavar="URL", help="The broker's URL. [default: the app's, else sqlite:///qworker.db]"),
     ] = None,
     log_level: Annotated[
         str | None,
@@ -79,7 +79,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     log_config: Annotated[
         str | None,
         typer.Option(
-            metavar="WHOSE", help="none: the app alone sets up logging; auto: what it leaves. [default: auto]"
+            metavar="WHOSE", help="none: only the app sets up logging; auto: qworker sets up the rest. [default: auto]"
         ),
     ] = None,
     loop: Annotated[
@@ -88,7 +88,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     ] = None,
     health_port: Annotated[
         str | None,
-        typer.Option(metavar="PORT", help="Serve /live, /ready and /metrics there. [default: nothing]"),
+        typer.Option(metavar="PORT", help="Serve /live, /ready and /metrics on this port. [default: none]"),
     ] = None,
     burst: Annotated[
         bool,
@@ -96,28 +96,32 @@ def run(  # noqa: PLR0913 — one parameter an option
     ] = False,
     reload: Annotated[
         bool,
-        typer.Option("--reload", "-r", help="Restart when a Python file changes; for development."),
+        typer.Option("--reload", "-r", help="Restart when a Python file changes, for development."),
     ] = False,
     max_jobs: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Exit after so many jobs; one of several processes is replaced."),
+        typer.Option(metavar="N", help="Exit after N jobs. With -p, the supervisor starts a new process."),
     ] = None,
     lease: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How long after a worker's death its jobs run again. [default: 60s]"),
+        typer.Option(
+            metavar="TIME", help="Length of a lease: jobs of a dead worker run again after it. [default: 60s]"
+        ),
     ] = None,
     grace: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="What running jobs get to finish at a stop. [default: 25s]"),
+        typer.Option(metavar="TIME", help="Time for running jobs to finish at a stop. [default: 25s]"),
     ] = None,
     poll_max: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Between polls of an idle queue. [default: 2s on Azure, 500ms on SQLite]"),
+        typer.Option(
+            metavar="TIME", help="Longest pause between polls of an idle queue. [default: 2s on Azure, 500ms on SQLite]"
+        ),
     ] = None,
 ) -> None:
     """Run the jobs of an app's queues until told to stop.
 
-    SIGTERM and Ctrl-C let running jobs finish; a second one releases them at once.
+    SIGTERM and Ctrl-C let running jobs finish. A second signal releases them at once.
     Each option is also a setting: QWORKER_CONCURRENCY=8, or concurrency = 8 in [tool.qworker] of pyproject.toml.
     """
     end_on_signals()
@@ -146,7 +150,7 @@ def run(  # noqa: PLR0913 — one parameter an option
 def _refuse_what_windows_has_not(settings: "Settings") -> None:
     """Raise ConfigurationError on Windows for what takes a supervisor, whose pipes and signals that has not."""
     if settings.processes > 1:
-        refuse_on_windows(f"-p {settings.processes}", "start 'qworker run -p 1' as often as there are to be processes")
+        refuse_on_windows(f"-p {settings.processes}", "start 'qworker run -p 1' once for each process")
     if settings.reload:
         refuse_on_windows("--reload", "stop the worker and start it again")
 
@@ -188,7 +192,7 @@ def _tell_ignored(settings: Iterable[str]) -> None:
 
     log = logging.getLogger("qworker")
     for variable in ignored_variables():
-        log.debug("%s is no setting of qworker's: it is ignored", variable)
+        log.debug("%s is not a setting of qworker, and is ignored", variable)
     for setting in settings:
         log.warning("%s", setting)
 
@@ -207,7 +211,7 @@ def _supervisor(number: str | None) -> int | None:
 
 def _check_shared(broker: "Broker", settings: "Settings") -> None:
     if settings.processes > 1 and not broker.shared:
-        raise ConfigurationError(f"{broker.label} is of one process only: use -p 1, or a file")
+        raise ConfigurationError(f"{broker.label} works in one process only: use -p 1, or a file")
 
 
 def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -76,7 +76,7 @@ def _understood(body: bytes) -> Scrape | str:
     try:
         return read(body.decode())
     except Exception:  # noqa: BLE001 — the parser raises what it pleases for what is no such text
-        return "its answer is no text of Prometheus's"
+        return "its answer is not in the format of Prometheus"
 
 
 class _TooLong(Exception):
@@ -109,7 +109,7 @@ def read(text: str) -> Scrape:
             elif name == "qworker_job_duration_seconds_bucket":
                 durations.setdefault(labels.get("task", ""), {})[float(labels.get("le", "inf"))] = value
     if not gauges:
-        raise ValueError("there are no metrics of qworker's")
+        raise ValueError("it has no metrics of qworker")
     return Scrape(gauges, outcomes, durations, running)
 
 

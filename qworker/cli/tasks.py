@@ -17,7 +17,7 @@ def tasks(
         typer.Argument(metavar="APP", help="As for run: tasks, pkg.mod, pkg.mod:app."),
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all there is to know, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything about the tasks, as JSON.")] = False,
     json_schema: Annotated[
         bool,
         typer.Option("--json-schema", help="Print a JSON Schema of the messages that the tasks take."),
@@ -28,7 +28,7 @@ def tasks(
     from qworker.settings import Settings  # noqa: PLC0415 — the same
 
     if as_json and json_schema:
-        raise ConfigurationError("--json or --json-schema? They are two documents")
+        raise ConfigurationError("use either --json or --json-schema, not both")
     settings = Settings.load({"app": app})
     if settings.app is None:
         raise ConfigurationError("which app? 'qworker tasks mail' shows the tasks in mail.py")

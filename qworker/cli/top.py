@@ -37,23 +37,23 @@ def top(  # noqa: PLR0913 — one parameter an option
         list[str] | None,
         typer.Option("--from", metavar="URL", help="http://HOST:PORT of a worker with --health-port. May be repeated."),
     ] = None,
-    interval: Annotated[str, typer.Option("--interval", "-n", metavar="TIME", help="Between two looks.")] = "2s",
+    interval: Annotated[str, typer.Option("--interval", "-n", metavar="TIME", help="Time between two looks.")] = "2s",
     once: Annotated[bool, typer.Option("--once", help="Print one picture, after two looks, and exit.")] = False,
 ) -> None:
-    """Show queues, workers, tasks and recent failures, as they change, until q or Ctrl-C.
+    """Show queues, workers, tasks and recent failures until you press q or Ctrl-C.
 
-    Queues and failures are asked from the broker, workers and tasks from the metrics that workers serve. Without an app
-    and without a queue, it shows all queues that are there.
+    It asks the broker for queues and failures, and the metrics that workers serve for workers and tasks. Without an app
+    and without a queue, it shows all queues.
     """
     from qworker.cli.load import wanted_queues  # noqa: PLC0415 — `qworker --help` need not wait for it
     from qworker.cli.top_sources import Sources  # noqa: PLC0415 — the same
     from qworker.settings import parse_seconds  # noqa: PLC0415 — the same
 
     if not once and not sys.stdout.isatty():
-        raise ConfigurationError("there is no terminal to show it on: --once prints one picture")
+        raise ConfigurationError("standard output is not a terminal: --once prints one picture")
     seconds = parse_seconds("--interval", interval) or 0.0
     if not seconds:
-        raise ConfigurationError("--interval: must be more than nothing")
+        raise ConfigurationError("--interval: must be more than 0")
     endpoints = _endpoints(source or [])
     found, settings = shared_broker(one_app(named, app), broker, create=True)
     sources = Sources(found, wanted_queues(settings, queue or []), endpoints)

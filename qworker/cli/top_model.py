@@ -274,9 +274,9 @@ def _notes(look: Look) -> list[str]:
         notes.append(hidden[0] + others + (": newer failures may be among the rest" if full else ""))
     if look.queues:
         notes.append(
-            "messages include invisible ones (delayed, or in a worker's hands), which no broker tells apart; "
-            "what comes and goes between two looks is not in IN and OUT"
+            "message counts include invisible ones (delayed, or in a worker's hands), since no broker separates them; "
+            "IN and OUT miss messages that come and go between two looks"
         )
     if not look.scrapes:
-        notes.append("tasks and workers are known from their ports only: --from http://HOST:PORT")
+        notes.append("to see tasks and workers, name their ports: --from http://HOST:PORT")
     return notes

@@ -44,7 +44,10 @@ class Sources:
 
     async def _see_queues(self) -> tuple[Sequence[QueueSeen], str]:
         if not self._broker.exists():
-            return (), f"{self._broker.label} is not there yet: is this the right directory, and is QWORKER_BROKER set?"
+            return (
+                (),
+                f"{self._broker.label} does not exist yet: is this the right directory, and is QWORKER_BROKER set?",
+            )
         try:
             names = self._queues or await self._list()
         except QworkerError as error:

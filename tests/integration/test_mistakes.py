@@ -27,7 +27,7 @@ class Mistake:
 
 # Other tests may have imported other modules, with more tasks for the same app.
 OWN = sorted(name for name, task in jobs.app.tasks.items() if task.function.__module__ == "jobs")
-NO_FILE = "sqlite:///{here}/jobs.db is not there yet: is this the right directory, and is QWORKER_BROKER set?"
+NO_FILE = "sqlite:///{here}/jobs.db does not exist yet: is this the right directory, and is QWORKER_BROKER set?"
 MISTAKES = [
     Mistake("run", "which app? 'qworker run tasks' runs the tasks in tasks.py"),
     Mistake("run nowhere", "no module 'nowhere' in {here} or on Python's path"),
@@ -74,7 +74,7 @@ MISTAKES = [
         "https://ACCOUNT.queue.core.windows.net, or a connection string of Azure Storage",
     ),
     Mistake("run jobs --broker sqlite://jobs.db", "sqlite://jobs.db: a file takes three slashes: sqlite:///jobs.db"),
-    Mistake("run jobs -p 2 --broker sqlite://", "sqlite:// (in memory) is of one process only: use -p 1, or a file"),
+    Mistake("run jobs -p 2 --broker sqlite://", "sqlite:// (in memory) works in one process only: use -p 1, or a file"),
     Mistake(
         "enqueue jobs.nothing",
         f"unknown task 'jobs.nothing'; registered: {', '.join(OWN)}",
@@ -84,7 +84,7 @@ MISTAKES = [
     Mistake("queues", NO_FILE, 66),
     Mistake("queues count mail", NO_FILE, 66),
     Mistake("queues mail", "No such command 'mail'; see 'qworker queues --help'"),
-    Mistake("queues --json count mail", "options go behind the command: qworker queues count --json"),
+    Mistake("queues --json count mail", "put options after the command: qworker queues count --json"),
     Mistake(
         "queues create Mail",
         "queue name 'Mail' is not allowed: use lower-case letters, digits and single hyphens between them",
@@ -113,9 +113,9 @@ MISTAKES = [
     Mistake("poison purge mail --older soon", "--older: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
     Mistake(
         "poison list --older 1h --newer 30m",
-        "nothing is both --older and --newer than that: the first must be the shorter time",
+        "no job matches both: --older must be a shorter time than --newer",
     ),
-    Mistake("enqueue quick", "in which module is task 'quick'? Say so with --app"),
+    Mistake("enqueue quick", "in which module is task 'quick'? Name it with --app"),
     Mistake("enqueue jobs.quick", "jobs.quick: missing a required argument: 'n': it takes (n: int)", 1),
     Mistake("enqueue jobs.quick --args [1,2]", "jobs.quick: too many positional arguments: it takes (n: int)", 1),
     Mistake(
@@ -147,14 +147,14 @@ MISTAKES = [
         "enqueue jobs.quick --args [1] --delay 1h --ttl 1h",
         "task jobs.quick: a ttl of 3,600 s must be more than the delay of 3,600 s",
     ),
-    Mistake("top", "there is no terminal to show it on: --once prints one picture"),
+    Mistake("top", "standard output is not a terminal: --once prints one picture"),
     Mistake("tasks", "which app? 'qworker tasks mail' shows the tasks in mail.py"),
     Mistake("tasks nowhere", "no module 'nowhere' in {here} or on Python's path"),
-    Mistake("tasks jobs --json --json-schema", "--json or --json-schema? They are two documents"),
+    Mistake("tasks jobs --json --json-schema", "use either --json or --json-schema, not both"),
     Mistake("enqueue", "which task? 'qworker enqueue tasks.thumbnail' enqueues a call of it"),
     Mistake(
         "enqueue --from jobs.jsonl",
-        "which app? Say so with --app, or which task: qworker enqueue tasks.thumbnail --from …",
+        "which app? Name it with --app, or name a task: qworker enqueue tasks.thumbnail --from …",
     ),
     Mistake("enqueue jobs.quick --from jobs.jsonl", "--from: jobs.jsonl: No such file or directory"),
     Mistake("enqueue jobs.quick --from .", "--from: .: Is a directory"),

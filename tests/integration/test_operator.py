@@ -130,7 +130,7 @@ def test_the_table_of_queues(stage: Stage, command: Command) -> None:
     name = stage.queue
     made = command("queues", "create", name)
     assert (0, f"{name} created\n", "") == (made.code, made.out, made.err)
-    assert f"{name} was there\n" == command("queues", "create", name).out
+    assert f"{name} exists already\n" == command("queues", "create", name).out
     put(stage, encode(Job("j1", "t")), suffix="")
     put(stage, poisoned(1), poisoned(2))
 
@@ -204,7 +204,7 @@ def test_what_can_not_be_undone_is_asked_for(stage: Stage, command: Command) -> 
     for arguments in (["queues", "clear", name], ["queues", "delete", name], ["poison", "purge", name]):
         refused = command(*arguments)
         assert (2, "", 1) == (refused.code, refused.out, len(refused.err.splitlines()))
-        assert "There is no terminal to ask on, nothing was done: say --yes" in refused.err
+        assert "There is no terminal to ask on, and nothing was done: use --yes" in refused.err
     assert (1, 1) == (stage.remaining(), len(stage.poisoned()))
 
     assert f"{name} cleared\n" == command("queues", "clear", name, "--yes").out

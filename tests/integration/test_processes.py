@@ -40,7 +40,7 @@ def test_children_end_when_their_supervisor_is_killed(sqlite_stage: Stage) -> No
     children = _children(sqlite_stage, worker, 2)
     worker.process.kill()
     wait_until(lambda: len(worker.lines("worker.stopped")) == 2, what="the end of both")
-    assert {"its supervisor is gone"} == {line["reason"] for line in worker.lines("worker.stopping")}
+    assert {"its supervisor has ended"} == {line["reason"] for line in worker.lines("worker.stopping")}
     wait_until(lambda: not any(_is_alive(pid) for pid in children), what="no process left")
 
 

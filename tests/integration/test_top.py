@@ -93,8 +93,8 @@ def test_rates_are_of_what_happens_meanwhile(sqlite_stage: Stage, top: Top, monk
     (row,) = [row for row in rows(out) if row[:1] == [sqlite_stage.queue]]
     assert (0, "3", "0", "-") == (code, row[1], row[3], row[4])
     assert float(row[2]) > 60
-    assert "tasks and workers are known from their ports only: --from http://HOST:PORT" in out
-    assert "which no broker tells apart" in out
+    assert "to see tasks and workers, name their ports: --from http://HOST:PORT" in out
+    assert "since no broker separates them" in out
 
 
 def test_a_broker_out_of_reach_is_shown(top: Top, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_broker_out_of_reach_is_shown(top: Top, tmp_path: Path) -> None:
     assert "can't be reached to list queues" in out
     code, out, _ = top(f"sqlite:///{tmp_path}/none.db", "--queue", "mail")
     assert 0 == code
-    assert "none.db is not there yet: is this the right directory" in out
+    assert "none.db does not exist yet: is this the right directory" in out
     assert not (tmp_path / "none.db").exists()
 
 
@@ -138,7 +138,7 @@ def test_the_commands_of_the_page(sqlite_stage: Stage, top: Top, monkeypatch: py
     ("arguments", "says"),
     [
         (["--interval", "soon"], "--interval: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
-        (["--interval", "0"], "--interval: must be more than nothing"),
+        (["--interval", "0"], "--interval: must be more than 0"),
         (["--from", "worker-1"], "--from: where a worker serves its metrics, as in http://worker-1:9000"),
         (
             ["--broker", "sqlite://"],

@@ -165,7 +165,7 @@ def test_a_worker_stops_in_order(windows: Command, project: Path, number: signal
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["-p", "2"], "-p 2 doesn't work on Windows: start 'qworker run -p 1' as often as there are to be processes"),
+        (["-p", "2"], "-p 2 doesn't work on Windows: start 'qworker run -p 1' once for each process"),
         (["--reload"], "--reload doesn't work on Windows: stop the worker and start it again"),
     ],
 )

@@ -48,6 +48,6 @@ def test_a_fault_of_our_own_says_where_and_how_to_see_more(monkeypatch: pytest.M
         monkeypatch.setenv("QWORKER_DEBUG", "1")
         shown = traceback_of(error)
     assert told.startswith("unexpected KeyError at test_endings.py:")
-    assert told.endswith(": a fault of qworker's; QWORKER_DEBUG=1 shows the traceback")
+    assert told.endswith(": a bug in qworker; QWORKER_DEBUG=1 shows the traceback")
     assert (70, "", True) == (code, untold, shown.startswith("Traceback"))
     assert "c2Vj" not in told + shown

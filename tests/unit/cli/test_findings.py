@@ -7,12 +7,12 @@ from qworker.cli.findings import Verdict
 @pytest.mark.parametrize(
     ("ahead", "verdict", "found"),
     [
-        (0.4, "ok", "as the service's, within a few seconds"),
-        (-4.9, "ok", "as the service's, within a few seconds"),
-        (7.0, "warning", "7 s behind the service's"),
-        (-90.0, "warning", "90 s ahead of the service's"),
-        (-901.0, "failed", "901 s ahead of the service's"),
-        (None, "warning", "the service's answers don't say what time it has"),
+        (0.4, "ok", "within a few seconds of the service's clock"),
+        (-4.9, "ok", "within a few seconds of the service's clock"),
+        (7.0, "warning", "7 s behind the service's clock"),
+        (-90.0, "warning", "90 s ahead of the service's clock"),
+        (-901.0, "failed", "901 s ahead of the service's clock"),
+        (None, "warning", "the service's answers don't tell its time"),
     ],
 )
 def test_a_clock_is_judged_by_what_refuses_and_what_misleads(ahead: float | None, verdict: Verdict, found: str) -> None:

@@ -65,7 +65,7 @@ def test_bodies_are_read_as_a_worker_would(bodies: list[str], encoding: Encoding
 def test_what_will_be_dropped_within_a_day_is_told() -> None:
     finding = queue_findings.of_ttl("mail", [*seen(TEXT, hours=30), *seen(TEXT, "?", hours=5), *seen(TEXT)])
     assert ("warning", "mail") == (finding.verdict, finding.queue)
-    assert "2 of 4 messages looked at will be dropped if they are not run before, the first in 5h" == finding.found
+    assert "2 of 4 messages looked at will be dropped unless they run before, the first in 5h" == finding.found
 
 
 def test_what_lasts_longer_or_is_to_end_is_fine() -> None:

@@ -86,8 +86,8 @@ async def serve() -> AsyncIterator[Serve]:
     [
         (lambda: web.Response(text="there are no metrics\nat all", status=501), "answers 501: there are no metrics"),
         (lambda: web.Response(text="", status=404), "answers 404"),
-        (lambda: web.Response(text="<html>"), "its answer is no text of Prometheus's"),
-        (lambda: web.Response(body=b"\xff\xfe"), "its answer is no text of Prometheus's"),
+        (lambda: web.Response(text="<html>"), "its answer is not in the format of Prometheus"),
+        (lambda: web.Response(body=b"\xff\xfe"), "its answer is not in the format of Prometheus"),
     ],
 )
 async def test_an_answer_without_metrics_is_told(serve: Serve, answer: Callable[[], web.Response], says: str) -> None:
