@@ -77,12 +77,12 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
             await look_through(broker, found.queue, see, lease=lease)
             seen = [each for each in seen if each[0] != found.queue] + [(found.queue, each) for each in copies]
     if not seen:
-        raise NotFound(f"no job or message {name!r} was given up" + (f" of {queue}" if queue else ""))
+        raise NotFound(f"no job or message {name!r} was given up" + (f" in {queue}" if queue else ""))
     meant = [(where, each) for where, each in seen if name in each.ids] or seen
     ids = sorted({_id(each) for _, each in meant})
     if len(ids) > 1:
         some = ", ".join(ids[:_FEW]) + (" …" if len(ids) > _FEW else "")
-        raise ConfigurationError(f"{name!r} begins the ids of {len(ids)} jobs: {some}")
+        raise ConfigurationError(f"the ids of {len(ids)} jobs begin with {name!r}: {some}")
     return meant
 
 

@@ -41,7 +41,7 @@ class Endpoint:
         except ValueError:
             sound = False
         if not sound:
-            raise ConfigurationError("--from: where a worker serves its metrics, as in http://worker-1:9000")
+            raise ConfigurationError("--from: must be the URL of a worker's health port, as in http://worker-1:9000")
         self._url = url if parts.path.strip("/") else parts._replace(path="/metrics").geturl()
 
     async def scrape(self, session: aiohttp.ClientSession) -> Scrape | str:

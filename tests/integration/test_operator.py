@@ -321,7 +321,7 @@ def test_a_job_is_known_by_the_beginning_of_its_id(stage: Stage, command: Comman
     assert [ids[0]] * 2 == jobs("show", "01a2254f-0001", *here)
     assert [ids[2]] == jobs("show", ids[2], *here)  # the whole of one, and the beginning of another
     several = command("poison", "show", "01a2", *here)
-    told = f"qworker: '01a2' begins the ids of 4 jobs: {', '.join(ids[:3])} …\n"
+    told = f"qworker: the ids of 4 jobs begin with '01a2': {', '.join(ids[:3])} …\n"
     assert (2, "", told) == (several.code, several.out, several.err)
     assert 66 == command("poison", "show", "0ff", *here).code  # too little is no beginning
 

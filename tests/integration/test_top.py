@@ -139,7 +139,7 @@ def test_the_commands_of_the_page(sqlite_stage: Stage, top: Top, monkeypatch: py
     [
         (["--interval", "soon"], "--interval: 'soon' is not a time span such as 90, 90s, 5m or 1h"),
         (["--interval", "0"], "--interval: must be more than 0"),
-        (["--from", "worker-1"], "--from: where a worker serves its metrics, as in http://worker-1:9000"),
+        (["--from", "worker-1"], "--from: must be the URL of a worker's health port, as in http://worker-1:9000"),
         (
             ["--broker", "sqlite://"],
             "sqlite:// (in memory): a broker in memory is gone when this command ends: use a file, as in sqlite:///jobs.db",

@@ -14,6 +14,7 @@ from qworker import events, log_setup, logs
 from qworker.job import Job
 from qworker.outcome import Failure
 from qworker.settings import LogFormat, LogLevel
+from running import ROOT
 
 JOB = Job("j1", "mail.send", args=["a secret"])
 WHY = Failure("ValueError", "no", "Traceback (most recent call last):\n  …\nValueError: no\n", "mail.py:3 in send")
@@ -226,6 +227,18 @@ def test_the_line_of_each_event(event: events.Event, level: str, name: str, fiel
 
 def test_each_event_has_a_line_here() -> None:
     assert set(typing.get_args(events.Event)) == {type(event) for event, *_ in LINES}
+
+
+def test_the_page_on_operating_has_each_line_with_its_levels() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    table = page.partition("| line | level |")[2].partition("\n\n")[0].splitlines()[2:]
+    listed: dict[str, str] = {}
+    for row in table:
+        names, levels = row.split("|")[1:3]
+        listed |= dict.fromkeys(re.findall(r"`([\w.]+)`", names), levels)
+    written = {(name, level) for _, level, name, _ in LINES}
+    assert {name for name, _ in written} == set(listed)
+    assert [] == [(name, level) for name, level in written if level not in listed[name]]
 
 
 def test_the_ids_come_last() -> None:

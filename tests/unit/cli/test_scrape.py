@@ -50,7 +50,7 @@ def test_what_is_of_another_program_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("url", ["worker-1:9000", "ftp://worker-1", "http://", "http://h:99999", "http://[", ""])
 def test_what_is_no_url_is_one_line(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="--from: where a worker serves its metrics"):
+    with pytest.raises(ConfigurationError, match="--from: must be the URL of a worker"):
         Endpoint(url)
 
 
