@@ -125,7 +125,7 @@ class PartlyEnqueued(QworkerError):
 
 
 class PartlyReplayed(QworkerError):
-    """A replay of a poison queue ended early; what was not put back is still there."""
+    """A replay of a poison queue ended early; the other jobs are still there."""
 
     def __init__(self, count: int, queue: str, reason: Exception) -> None:
         super().__init__(
@@ -135,7 +135,7 @@ class PartlyReplayed(QworkerError):
 
 
 class PartlyPurged(QworkerError):
-    """A purge of a poison queue ended early; what was not deleted is still there."""
+    """A purge of a poison queue ended early; the other jobs are still there."""
 
     def __init__(self, count: int, queue: str, reason: Exception) -> None:
         super().__init__(

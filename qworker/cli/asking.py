@@ -1,4 +1,4 @@
-"""How commands that operate queues come by a broker, by an answer, and by a person's consent."""
+"""Gives commands on queues a broker, an answer, and a person's consent."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """Ctrl-C came; the text says in one line what was done until then."""
+    """Ctrl-C ended the command; the text says in one line how far it came."""
 
 
 class Refused(Exception):
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class NotFound(Exception):
-    """What a command was to deal with is not there; the text says so in one line."""
+    """The queue, job or file of a command does not exist; the text says so in one line."""
 
 
 def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> "tuple[Broker, Settings]":
@@ -54,7 +54,7 @@ def check_lasting(broker: "Broker") -> None:
 
 
 def ask(broker: "Broker", question: Callable[[], Awaitable[T]]) -> T:
-    """Run what asks the broker to its end, and close the broker's connections. Raises KeyboardInterrupt for Ctrl-C."""
+    """Run a coroutine that asks the broker, and close its connections. Raises KeyboardInterrupt for Ctrl-C."""
 
     async def answered() -> T:
         try:
@@ -74,6 +74,6 @@ def confirm(what: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigurationError(f"{what}? There is no terminal to ask on, and nothing was done: use --yes")
-    typer.echo(f"{what}? [y/N] ", nl=False, err=True)  # what is printed is for those who read it
+    typer.echo(f"{what}? [y/N] ", nl=False, err=True)  # standard output is for the results
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise Refused("nothing was done")

@@ -24,10 +24,10 @@ class Unreported(Exception):
 
 
 class View(Protocol):
-    """Where a user sees how it goes."""
+    """Shows a user the progress."""
 
     def bad_line(self, number: int, problem: str) -> None:
-        """Show what is wrong with a line. Raises Unreported."""
+        """Show the problem of a line. Raises Unreported."""
 
     def enqueued(self, jobs: int) -> None:
         """Show how many jobs are enqueued by now."""
@@ -72,7 +72,7 @@ class Bulk:
         except KeyboardInterrupt:
             number = self.stopping.asked or signal.SIGINT
             raise self._stopped("interrupted", 128 + number) from None
-        except Unreported:  # where nobody reads what is wrong, nothing more is done
+        except Unreported:  # if nobody reads of bad lines, nothing more is done
             raise self._stopped("standard error is closed, so bad lines can't be reported", FAILED) from None
         except EndlessLine as error:
             raise self._stopped(f"{error}: the input is not lines of JSON", BAD_INPUT) from None
@@ -80,7 +80,7 @@ class Bulk:
             raise self._stopped(f"line {self._next} can't be read: {error.strerror}", FAILED) from None
 
     def counted(self) -> str:
-        """Say how many jobs are enqueued, in what time, and how many lines were bad."""
+        """Return the number of enqueued jobs, the time taken, and the number of bad lines, in words."""
         text = f"{_many(self.jobs, 'job')} enqueued in {time.monotonic() - self.began:.1f} s"
         return text + (f", {_many(self.bad_lines, 'bad line')}" if self.bad_lines else "")
 
@@ -112,7 +112,7 @@ class Bulk:
         self.view.bad_line(number, problem)
 
     def _put(self) -> None:
-        """Enqueue what was read, a group at a time; what can't be is left in the batch."""
+        """Enqueue the jobs read so far, a group at a time; jobs that can't be enqueued stay in the batch."""
         groups = self._batch.groups
         for options in tuple(groups):
             self._put_group(groups[options])
@@ -139,7 +139,7 @@ class Bulk:
         self._count(group.lines)
 
     def _keep(self, group: Group, accepted: list[int], uncertain: list[int]) -> None:
-        """Leave in the batch what is not known to be enqueued."""
+        """Keep in the batch only the jobs that are not known to be enqueued."""
         self._count(accepted)
         self._uncertain = LineNumbers.of(uncertain)
         group.lines = sorted(set(group.lines).difference(accepted))

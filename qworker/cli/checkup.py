@@ -25,7 +25,7 @@ Check = Callable[[], Awaitable[list[Finding]]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be checked, beside the broker itself."""
+    """The checks to make, beside those of the broker itself."""
 
     queues: Sequence[str]
     """Empty: whichever are there."""
@@ -37,7 +37,7 @@ class Plan:
 
 
 async def check_up(broker: Broker, plan: Plan) -> list[Finding]:
-    """Return what was found, in the order in which it is told."""
+    """Return the findings, in the order in which they are printed."""
     if not broker.exists():
         todo = "the first job or worker creates it; is this the right directory, and is QWORKER_BROKER set?"
         bad_names = [each for name in plan.queues for each in _of_name(name)]
@@ -59,7 +59,7 @@ async def check_up(broker: Broker, plan: Plan) -> list[Finding]:
 
 
 async def alone(check: str, ask: Check, queue: str | None = None) -> list[Finding]:
-    """Return what one check found; that it has failed, whatever it raises."""
+    """Return the findings of one check; a check that raises has failed."""
     try:
         return await ask()
     except QworkerError as error:
@@ -148,7 +148,7 @@ def _of_name(name: str) -> list[Finding]:
 
 
 async def _of_one(queue: Queue, remote: bool, look: Check) -> list[Finding]:  # noqa: FBT001 — of two callers
-    """Return what is to be said of one queue, be it a poison queue or not."""
+    """Return the findings on one queue, which may be a poison queue."""
     try:
         found = [Finding("queue", "ok", f"exists, with {_about(await queue.count())}", "", queue.name)]
     except (QueueNotFound, QueueBeingDeleted):
@@ -177,7 +177,7 @@ async def _rights(queue: Queue) -> list[Finding]:
 
 
 async def _contents(queue: Queue, encoding: Encoding | None) -> list[Finding]:
-    """Look at what is visible; without an *encoding*, only at how long it stays."""
+    """Look at the visible messages; without an *encoding*, only at the time until they expire."""
     try:
         seen = await queue.peek(MAX_BATCH)
     except AccessDenied as error:

@@ -1,4 +1,4 @@
-"""What a message carries, as a person or a script is shown it: without arguments, unless they are asked for."""
+"""Shows the contents of a message to a person or a script: without arguments, unless they are asked for."""
 
 import json
 import math
@@ -36,13 +36,13 @@ class Shown:
     job_id: str | None
     task: str | None
     tried: int
-    """Attempts until now; for a bundle and for what is no envelope, deliveries."""
+    """Attempts until now; deliveries for a bundle, and for a body that is no envelope."""
     enqueued_at: datetime
     """As the producer says, else when the broker received it; for a job that was given up, when it was."""
     state: str
-    """What else is to be known of it, in a few words."""
+    """Further facts about it, in a few words."""
     private: Mapping[str, Any] = field(repr=False)
-    """What is only shown when it is asked for: arguments, checkpoint, headers."""
+    """Data that is shown only on request: arguments, checkpoint, headers."""
     start_by: datetime | None = None
     """Until when it is worth starting for the first time, by the broker's clock; None if there is no such moment."""
     jobs: int = 1

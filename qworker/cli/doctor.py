@@ -1,4 +1,4 @@
-"""qworker doctor: whether a worker could do its work here, and what to do if not."""
+"""qworker doctor: checks whether a worker could do its work here, and names the remedies."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ def doctor(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check whether a worker could do its work here, and say what to do if not.
+    """Check whether a worker could do its work here, and name the remedies.
 
     It checks the broker, the rights, the clock, the protocol, the contents of the queues, round trips, and the cost of
     polling. It changes nothing. Without an app and without a queue, it checks all queues. The exit code is 1 if a check

@@ -28,12 +28,12 @@ _CODES: Final[dict[type[BaseException], int]] = {
 }
 """Functions that explain in one line why a command ended, with the exit code; the first that fits is used."""
 
-# Typer re-exports only this one of its usage errors; what they share is a base class further up.
+# Typer re-exports only this one of its usage errors; their common base class is further up.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """Return what to tell a user of an error, in one line or not at all, and the exit code. It holds no secret."""
+    """Return the line that tells a user of an error, or none, and the exit code. The line holds no secret."""
     text, code = _explained(error)
     return in_one_line(text), code
 

@@ -24,7 +24,7 @@ class _Lines:
             raise Unreported
 
     def enqueued(self, jobs: int) -> None:
-        """Show nothing: what is written would stay."""
+        """Show nothing: a written line would stay."""
 
 
 class _Bar:

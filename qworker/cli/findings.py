@@ -38,7 +38,7 @@ class Finding:
     todo: str = ""
     queue: str | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
-    """What a script may want to compare."""
+    """Numbers that a script may want to compare."""
 
 
 def of_clock(ahead: float | None) -> Finding:
@@ -118,7 +118,7 @@ def of_disk(free: int) -> Finding:
 
 
 def of_polling(queues: int, processes: int, poll_max: float, *, remote: bool, counts: bool) -> Finding:
-    """Say what idle workers ask for in a month of 30 days; *counts*: they ask for the lengths of queues, too.
+    """Return the requests of idle workers in a month of 30 days; *counts*: they ask for the lengths of queues, too.
 
     What a request costs is a matter of the account: its kind, its region and the year.
     """

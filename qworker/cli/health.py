@@ -40,7 +40,7 @@ class WorkerWatch:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What the worker is to tell its events."""
+        """Listeners for the events of the worker."""
         return (self._state,) if self._metrics is None else (self._state, self._metrics)
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ class SupervisorWatch:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """What the supervisor is to tell its events."""
+        """Listeners for the events of the supervisor."""
         return () if self._metrics is None else (self._metrics,)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Leaves secrets out of what commands print: a user may have put one where something else was expected."""
+"""Leaves secrets out of the output of commands: a user may have put one where something else was expected."""
 
 import re
 from itertools import pairwise
@@ -16,7 +16,7 @@ _NAMED: Final = re.compile(
 _USER: Final = re.compile(r"(?i)(?<=://)[^\s/@'\"]+(?=@)")
 """A name and a password before a host."""
 _RUN: Final = re.compile(r"(?i)(?:[a-z0-9+/]|%2b|%2f){40,}(?:={1,2}|(?:%3d){1,2})?")
-"""What may be bytes in Base64: the key of an account has 88 characters, a signature 44."""
+"""A text that may be bytes in Base64: the key of an account has 88 characters, a signature 44."""
 _HEX: Final = re.compile("[0-9a-f]+|[0-9A-F]+")
 _RESTLESS: Final = 0.4
 """The part of neighbouring characters that are of two kinds (small, capital, digit, other) from which a run is taken

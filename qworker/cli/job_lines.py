@@ -22,7 +22,7 @@ class BadLine(Exception):
 
 
 class Options(NamedTuple):
-    """What a line may say beside a job's arguments, and the command line for lines that don't."""
+    """The options of a line beside a job's arguments; the command line supplies those that it leaves out."""
 
     task: str | None = None
     queue: str | None = None

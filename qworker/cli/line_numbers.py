@@ -23,7 +23,7 @@ class LineNumbers:
 
     @classmethod
     def parse(cls, option: str, text: str) -> Self:
-        """Return what an option says. Raises ConfigurationError."""
+        """Return the numbers that an option names. Raises ConfigurationError."""
         return cls(_span(option, part) for part in text.split(","))
 
     def __contains__(self, number: int) -> bool:

@@ -33,11 +33,11 @@ class Line:
 
 
 class EndlessLine(Exception):
-    """What is read has no lines."""
+    """The input has no lines."""
 
 
 class LineSource:
-    """What lines are read from; *waits* surrounds each wait for more of them."""
+    """The source of lines; *waits* surrounds each wait for more of them."""
 
     def __init__(self, file: int, name: str, waits: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._file = file
@@ -69,7 +69,7 @@ class LineSource:
 
     @property
     def size(self) -> int | None:
-        """How many bytes there are to read; None for a pipe."""
+        """Number of bytes to read; None for a pipe."""
         status = os.fstat(self._file)
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 

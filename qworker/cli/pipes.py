@@ -8,7 +8,7 @@ from qworker.streams import flush_or_drop
 
 
 def print_text(text: str) -> None:
-    """Print what a command was asked to show. Raises OSError if standard output doesn't take it."""
+    """Print the output of a command. Raises OSError if standard output doesn't take it."""
     try:
         sys.stdout.write(_encodable(text, sys.stdout))
         sys.stdout.flush()
@@ -19,7 +19,7 @@ def print_text(text: str) -> None:
 
 
 def tell(line: str, *streams: TextIO) -> None:
-    """Print to the first of these streams that takes it what a command has done; if none does, nobody can be told.
+    """Print the result of a command to the first of these streams that takes it, if any does.
 
     Without any: to standard output, else standard error.
     """
@@ -43,6 +43,6 @@ def _took(text: str, stream: TextIO) -> bool:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """Return a text with what the stream's encoding doesn't have escaped."""
+    """Return a text with the characters escaped that the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""A pass over a poison queue as a person sees it: a bar, an end in one line, and what a dry run has found."""
+"""Shows a pass over a poison queue: a bar, an end in one line, and the findings of a dry run."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ class Run:
 
     queue: str
     what: str
-    """What is done to a job, as in "put back into mail"."""
+    """The change to a job, as in "put back into mail"."""
     limit: int | None
-    """How many jobs end it."""
+    """The number of jobs after which it ends."""
     takes_all: bool
     """Whether every job that it looks at is meant."""
     progress: Progress = field(default_factory=lambda: Progress(0))
@@ -46,7 +46,7 @@ class Run:
             raise Interrupted(f"interrupted: {self.done_in_words()}, {rest}") from None
 
     def done_in_words(self) -> str:
-        """Return "3 jobs put back into mail", and what has become of their ttl if some have one."""
+        """Return "3 jobs put back into mail", and a note on their ttl if some have one."""
         of_ttl = f"; the ttl of {anew} counts anew" if (anew := self.progress.ttl_anew) else ""
         return f"{counted(self.progress.done, 'job')} {self.what}{of_ttl}"
 
@@ -55,7 +55,7 @@ class Run:
         return None if self.limit is None else max(0, self.limit - self.progress.done)
 
     def print_end(self, *, as_json: bool) -> None:
-        """Print what was done, and say what could not be looked at."""
+        """Print the result, and report the messages that could not be looked at."""
         if as_json:
             tell(as_json_text(self._as_json() | {"ttl_anew": self.progress.ttl_anew}))
         else:
@@ -63,7 +63,7 @@ class Run:
         self._say_what_was_hidden()
 
     def print_dry(self, found: "Found", *, as_json: bool) -> None:
-        """Print what would be done."""
+        """Print the changes that a run would make."""
         groups = sorted(found.jobs.items(), key=lambda group: (-group[1], group[0]))
         if as_json:
             listed = [{"task": task, "error": error, "jobs": jobs} for (task, error), jobs in groups]
@@ -94,7 +94,7 @@ class Found:
 
     def __init__(self) -> None:
         self.jobs: Counter[tuple[str, str]] = Counter()
-        """How many of each task and error."""
+        """The number of jobs for each task and error."""
 
     def add(self, given_up: GivenUp) -> None:
         """Count one."""

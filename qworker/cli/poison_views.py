@@ -25,16 +25,16 @@ Named = tuple[str, GivenUp]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look into one poison queue has shown."""
+    """The result of a look into one poison queue."""
 
     queue: str
-    """Where the jobs came from."""
+    """The queue that the jobs came from."""
     seen: list[GivenUp]
     there: int
     """Messages in it, about, the invisible ones too."""
 
     def what_is_hidden(self) -> str:
-        """Say in one line what could not be seen; nothing if all was."""
+        """Return one line about the jobs that could not be seen; nothing if all could."""
         rest = self.there - len(self.seen)
         if rest <= 0:
             return ""
@@ -60,7 +60,7 @@ async def look(broker: Broker, queue: str | None) -> list[Look]:
 
 
 async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list[Named]:
-    """Return what an id, or the beginning of one, means: one job or message, or its copies.
+    """Return the job or message, or its copies, that an id or the beginning of an id names.
 
     Where it is not among those that can be seen, all are leased for a moment. Raises QueueNotFound, NotFound, and
     ConfigurationError if several ids begin so.
@@ -87,7 +87,7 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
 
 
 async def whole_ids(broker: Broker, queue: str | None, names: Sequence[str], lease: int) -> list[str]:
-    """Return the ids that are meant by those, some of which may be beginnings. Raises what `find` raises."""
+    """Return the full ids for ids or beginnings of ids. Raises the errors of `find`."""
     return [name if len(name) >= _WHOLE else _id((await find(broker, queue, name, lease))[0][1]) for name in names]
 
 
@@ -115,7 +115,7 @@ def print_list(jobs: Sequence[Named], *, one_queue: bool) -> None:
 
 
 def block(queue: str, given_up: GivenUp, *, private: bool) -> dict[str, str]:
-    """Return all that is known of one; its body only if what is *private* is to be shown."""
+    """Return everything about one job; its body only if *private* data may be shown."""
     told = {
         "job": given_up.job_id or NONE,
         "message": given_up.message_id,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from qworker.streams import forgiving
 
 Told = Callable[[int, int, str], None]
-"""Told how many are done, of how many, and what to say of them."""
+"""Called with the number done, the total, and a text about them."""
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def of_rights(queue: str, denied: Mapping[Right, str], *, poison: bool) -> list[
 
 
 def of_encoding(queue: str, seen: Sequence[PeekedMessage], encoding: Encoding) -> Finding:
-    """Judge whether what is in a queue can be read, and is written as the app would."""
+    """Judge whether the messages of a queue can be read, and use the encoding of the app."""
     unreadable = [reason for message in seen if (reason := _why_unreadable(message)) is not None]
     plain = sum(is_plain(message.body) for message in seen)
     wanted, other = ("Base64", plain) if encoding == "base64" else ("text", len(seen) - plain)

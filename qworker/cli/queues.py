@@ -32,14 +32,14 @@ queues = typer.Typer(
 
 @dataclass(frozen=True, slots=True)
 class _Length:
-    """What the table says of one queue."""
+    """One row of the table of queues."""
 
     name: str
     messages: int
     oldest: datetime | None
-    """When the oldest of the messages that a peek shows was put; None if none is visible."""
+    """The time at which the oldest message of a peek was put; None if none is visible."""
     oldest_age: timedelta | None
-    """How old it was when it was looked at, by the broker's clock likewise."""
+    """Its age at the peek, also by the broker's clock."""
     poison: int | None
     """None if it has no poison queue."""
 
@@ -191,7 +191,7 @@ async def _lengths(broker: "Broker") -> list[_Length]:
 
 
 async def _length(broker: "Broker", name: str, poison: str | None) -> _Length | None:
-    """Return what is to be said of a queue; None if it is gone by now."""
+    """Return the row of a queue; None if the queue no longer exists."""
     queue = broker.queue(name)
     try:
         messages, seen = await queue.count(), await queue.peek(_SEEN)

@@ -139,7 +139,7 @@ def run(  # noqa: PLR0913 — one parameter an option
         raise ConfigurationError("which app? 'qworker run tasks' runs the tasks in tasks.py")
     _refuse_what_windows_has_not(settings)
     allow_many()
-    number = os.environ.pop(SUPERVISED, None)  # what a handler starts is not supervised
+    number = os.environ.pop(SUPERVISED, None)  # the processes that a handler starts are not supervised
     if broker is not None:
         _check_shared(broker_from_url(broker), settings)
     if (settings.processes > 1 or settings.reload) and number is None:
@@ -215,7 +215,7 @@ def _check_shared(broker: "Broker", settings: "Settings") -> None:
 
 
 def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the worker's event loop; None for asyncio's own. Raises ConfigurationError."""
+    """Return the factory of the worker's event loop; None for asyncio's own. Raises ConfigurationError."""
     patched = not _LOOP_PATCHERS.isdisjoint(sys.modules)  # the app has imported one, and uvloop's can't be patched
     if settings.loop == "asyncio" or (settings.loop == "auto" and patched):
         return None

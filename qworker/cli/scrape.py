@@ -30,7 +30,7 @@ _GAUGES: Final = {
 
 
 class Endpoint:
-    """Where the metrics of a worker are."""
+    """The address of a worker's metrics."""
 
     def __init__(self, url: str) -> None:
         """Take http://HOST:PORT, with or without a path. Raises ConfigurationError."""
@@ -45,7 +45,7 @@ class Endpoint:
         self._url = url if parts.path.strip("/") else parts._replace(path="/metrics").geturl()
 
     async def scrape(self, session: aiohttp.ClientSession) -> Scrape | str:
-        """Return what its metrics say, or why they say nothing."""
+        """Return its metrics, or the reason why there are none."""
         try:
             status, body = await self._ask(session)
         except TimeoutError:
@@ -75,7 +75,7 @@ def _refusal(status: int, body: bytes) -> str:
 def _understood(body: bytes) -> Scrape | str:
     try:
         return read(body.decode())
-    except Exception:  # noqa: BLE001 — the parser raises what it pleases for what is no such text
+    except Exception:  # noqa: BLE001 — the parser raises any error for a text in another format
         return "its answer is not in the format of Prometheus"
 
 
@@ -93,7 +93,7 @@ async def _all_of(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def read(text: str) -> Scrape:
-    """Return what a text of Prometheus's says of a worker. Raises ValueError if it is none."""
+    """Return the figures of a worker from a text for Prometheus. Raises ValueError for any other text."""
     gauges: dict[str, float] = {}
     outcomes: dict[tuple[str, str], float] = {}
     durations: dict[str, dict[float, float]] = {}

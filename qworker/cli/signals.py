@@ -15,8 +15,8 @@ if sys.platform == "linux":
     SUPERVISOR_ENDED: Final = signal.SIGRTMIN
 else:
     SUPERVISOR_ENDED = signal.SIGTERM
-"""What the kernel sends a supervised worker. A number of its own: the supervisor's threads may end one after the other,
-and as long as one is left, a SIGTERM for its end looks like one of its own."""
+"""The signal that the kernel sends a supervised worker. It has a number of its own, because the threads of a supervisor
+may end one after the other: as long as one is left, a SIGTERM for its end looks like one that the supervisor sent."""
 _STOPPING: Final = (*STOPPING, SUPERVISOR_ENDED)
 _held: Final = threading.local()
 

@@ -21,7 +21,7 @@ class Stopped(QworkerError):
 class Stopping:
     """Signals that ask for an end within a ``with`` block.
 
-    The first is noted, and only ends a wait; what is under way goes on. A second raises KeyboardInterrupt at once.
+    The first is noted, and only ends a wait; work under way goes on. A second raises KeyboardInterrupt at once.
     """
 
     def __init__(self) -> None:

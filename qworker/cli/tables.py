@@ -1,4 +1,4 @@
-"""What commands print: tables and blocks for people, JSON for scripts, ages, and texts that others wrote."""
+"""Prints tables and blocks for people, JSON for scripts, ages, and texts that others wrote."""
 
 import json
 import sys
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Cell = Union[str, "Text"]
-"""What stands in a table: a text of anyone's, or one that is printable, with a style."""
+"""A cell of a table: a text of anyone's, or one that is printable, with a style."""
 
 NONE: Final = "-"
-"""What stands in a table where there is nothing to say; a script finds as many columns in each line."""
+"""An empty cell, so that a script finds as many columns in each line."""
 _ENDLESS: Final = 1_000_000
-"""Columns of a pipe: what reads it wants all."""
+"""Columns of a pipe: its reader wants all."""
 _SHORTEST: Final = 8
 """Characters of an id that are shown at least."""
 _LONGEST_ID: Final = 64
@@ -110,7 +110,7 @@ def make_table(columns: Sequence[Column], rows: "Iterable[Sequence[Cell]]") -> "
 
 
 def print_block(fields: Mapping[str, str]) -> None:
-    """Print names and what they stand for, one below the other; a text of several lines stands below its name."""
+    """Print names and their texts, one below the other; a text of several lines stands below its name."""
     width = max(map(len, fields), default=0)
     for name, text in fields.items():
         lines = [printable(line) for line in text.rstrip("\n").split("\n")]

@@ -1,4 +1,4 @@
-"""qworker tasks: what an app has registered."""
+"""qworker tasks: shows the tasks that an app has registered."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 

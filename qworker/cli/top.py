@@ -62,7 +62,7 @@ def top(  # noqa: PLR0913 — one parameter an option
 
 
 class _Pictures:
-    """What was seen until now, and what is shown of it."""
+    """Collects the looks until now, and shows a picture of them."""
 
     def __init__(self, label: str, sources: "Sources", interval: float) -> None:
         self._label = label

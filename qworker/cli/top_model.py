@@ -1,4 +1,4 @@
-"""What `qworker top` makes of what it has seen: rates from differences, percentiles from the buckets of histograms."""
+"""Turns the looks of `qworker top` into rates, from differences, and percentiles, from the buckets of histograms."""
 
 import math
 from collections import defaultdict
@@ -20,31 +20,31 @@ _FAILED: Final = ("retried", "poisoned", "lost", "unsettled")
 """Outcomes of attempts that came to no good end."""
 
 Buckets = Mapping[float, float]
-"""How many were at most so long, by the upper bounds of a histogram's buckets, the last of which is infinite."""
+"""Counts by the upper bounds of a histogram's buckets, the last of which is infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSeen:
-    """One queue at one moment; None for what is not there, or was not told."""
+    """One queue at one moment; None for a value that is missing or unknown."""
 
     name: str
     messages: int | None = None
     poison: int | None = None
     given_up: Sequence[GivenUp] = field(default=(), repr=False)
-    """What a peek into its poison queue shows."""
+    """The result of a peek into its poison queue."""
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What the metrics of one worker, or of several behind one port, say."""
+    """The metrics of one worker, or of several behind one port."""
 
     gauges: Mapping[str, float]
     """Those without labels, by name: running, waiting, slots, workers; and leases_lost, process_deaths."""
     outcomes: Mapping[tuple[str, str], float]
     """Attempts that ended, by task and outcome."""
     durations: Mapping[str, Buckets]
-    """How long handlers ran, by task."""
+    """The time that handlers ran, by task."""
     running: Mapping[str, float] = field(default_factory=dict)
     """Jobs that run, by task."""
 
@@ -64,7 +64,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """What is shown of a queue; rates are a minute's, None before there are two looks."""
+    """A row of the table of queues; rates are per minute, None before there are two looks."""
 
     name: str
     messages: int | None
@@ -75,7 +75,7 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """What is shown of a task; rates are a minute's, times are seconds."""
+    """A row of the table of tasks; rates are per minute, times are in seconds."""
 
     name: str
     running: float | None
@@ -99,12 +99,12 @@ class FailureRow:
     """None if it was not recorded."""
     jobs: int
     ago: timedelta
-    """How long ago the latest of them was given up."""
+    """The time since the latest of them was given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is shown."""
+    """The whole picture."""
 
     queues: Sequence[QueueRow]
     workers: Mapping[str, Scrape | str]
@@ -112,9 +112,9 @@ class Picture:
     failures: Sequence["FailureRow"]
     """The latest first."""
     problems: Sequence[str]
-    """Who did not answer, and why."""
+    """The brokers and workers that did not answer, with the reasons."""
     notes: Sequence[str]
-    """What can't be known, or not this way."""
+    """Limits of the picture."""
 
 
 def recent(history: Iterable[Look], now: float) -> list[Look]:
@@ -125,7 +125,7 @@ def recent(history: Iterable[Look], now: float) -> list[Look]:
 
 
 def picture(looks: Sequence[Look]) -> Picture:
-    """Return what is to be shown after these looks, the last of which is now; there is one at least."""
+    """Return the picture after these looks, the last of which is now; there is one at least."""
     last = looks[-1]
     return Picture(
         queues=[_queue_row(seen, looks) for seen in last.queues],
@@ -223,7 +223,7 @@ def _task_row(task: str, looks: Sequence[Look]) -> TaskRow:
 
 
 def _series(where: str, looks: Sequence[Look]) -> list[tuple[float, Scrape]]:
-    """Return what one source has said, with the moments; before a gap, it counts no more."""
+    """Return the answers of one source, with their times."""
     series: list[tuple[float, Scrape]] = []
     for look in looks:
         scrape = look.scrapes.get(where)

@@ -12,7 +12,7 @@ from qworker._platform import STOPPING
 
 if sys.platform == "win32":
     ENDING_KEY: Final = "Ctrl-C"
-    """What a person presses to end it. Windows tells no event loop of a key; there are its signals."""
+    """The key that ends it. On Windows no event loop learns of a key, but of signals."""
     _GONE: Final[tuple[signal.Signals, ...]] = ()
     _RESIZED: Final[tuple[signal.Signals, ...]] = ()
 else:
@@ -23,7 +23,7 @@ else:
     _GONE = (signal.SIGHUP,)
     _RESIZED = (signal.SIGWINCH,)
 _QUIT: Final = frozenset(b"qQ\x03\x04")
-"""q; and what Ctrl-C and Ctrl-D are where they come as characters."""
+"""q, and the characters of Ctrl-C and Ctrl-D."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What `qworker top` asks at each look: a broker for its queues, workers for their metrics. No answer ends it."""
+"""Asks a broker for its queues, and workers for their metrics, at each look of `qworker top`. No answer ends it."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ class MetricsSource(Protocol):
     name: str
 
     async def scrape(self, session: aiohttp.ClientSession) -> Scrape | str:
-        """Return what they say, or why they say nothing."""
+        """Return the metrics, or the reason why there are none."""
 
 
 class Sources:

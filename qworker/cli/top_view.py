@@ -1,4 +1,4 @@
-"""How `qworker top` looks: as wide as the terminal, and no higher."""
+"""Lays out `qworker top`: as wide as the terminal, and no higher."""
 
 import math
 from collections.abc import Sequence
