@@ -168,7 +168,7 @@ class LeaseLost(BrokerError):
     """The receipt is stale, or the message is gone: it belongs to someone else, or to no one."""
 
     def __init__(self, message_id: str) -> None:
-        super().__init__(f"message {message_id} is no longer ours: it was received again, deleted, or it expired")
+        super().__init__(f"the lease of message {message_id} is lost: it was received again, deleted, or it expired")
         self.message_id = message_id
 
 

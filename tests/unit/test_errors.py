@@ -71,7 +71,7 @@ def test_the_tree_in_the_docstring_is_the_one_there_is() -> None:
         (EXAMPLES[1], "unknown task 'mail'; registered: a, b"),
         (UnknownTask("mail", []), "unknown task 'mail'; registered: none"),
         (EXAMPLES[3], "the job is 70000 bytes as sent, the limit is 65536: pass a reference instead of the data"),
-        (EXAMPLES[5], "1 of 4 jobs are queued, 1 may be, 2 are not: message m1 is no longer ours: "),
+        (EXAMPLES[5], "1 of 4 jobs are queued, 1 may be, 2 are not: the lease of message m1 is lost: "),
     ],
 )
 def test_says_what_to_know(error: QworkerError, text: str) -> None:
