@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, overload
 from qworker._callables import handler_of, lifespan_of, listeners_of, middleware_of
 from qworker._distribution import install
 from qworker._names import Names, Origin, name_of
+from qworker._task_options import Executor
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
@@ -19,11 +20,13 @@ from qworker.errors import ConfigurationError, UnknownTask, shown
 from qworker.events import Listener
 from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
+from qworker.middleware import Middleware
 from qworker.portal import Portal
+from qworker.produce.producer import P, Sending
 from qworker.project import anchored, here
 from qworker.retry import Backoff, Delay, ErrorTypes
 from qworker.surroundings import Surroundings
-from qworker.task import Executor, Middleware, P, R, Sending, Task
+from qworker.task import R, Task
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
     from qworker.engine.beginning import Beginning

@@ -5,16 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from qworker._queue_names import DEFAULT_QUEUE, check_task_queue
+from qworker._task_options import Executor, executor_of, policy_of, timeout_of
+from qworker.produce.producer import bundle_of
 from qworker.retry import Backoff, Delay, ErrorTypes, error_types
-from qworker.task import (
-    DEFAULT_QUEUE,
-    Executor,
-    bundle_of,
-    check_task_queue,
-    executor_of,
-    policy_of,
-    timeout_of,
-)
 
 _WHERE: Final = "TaskDefaults"
 _OPPOSITES: Final = (("retry_on", "give_up_on"), ("give_up_on", "retry_on"))

@@ -24,7 +24,7 @@ from qworker.errors import (
     QworkerError,
 )
 from qworker.job import Job
-from qworker.task import Sending
+from qworker.produce.producer import Sending
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from qworker._queue_names import check_task_queue, poison_queue_of
 from qworker.brokers.base import Broker, Queue
 from qworker.errors import BrokerError, PartlyPurged
 from qworker.given_up import EVERYTHING, GivenUp, Selection
 from qworker.sweep import Done, Leased, Sweep, Told, delete
-from qworker.task import check_task_queue, poison_queue_of
 
 
 async def purge(  # noqa: PLR0913 — one parameter an option

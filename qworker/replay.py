@@ -2,6 +2,7 @@
 
 import time
 
+from qworker._queue_names import check_task_queue, poison_queue_of
 from qworker.brokers.base import Broker, Urgency
 from qworker.engine.faultpoints import faultpoint
 from qworker.envelope import has_ttl
@@ -9,7 +10,6 @@ from qworker.errors import BrokerError, PartlyReplayed, QueueNotFound
 from qworker.given_up import EVERYTHING, GivenUp, Selection
 from qworker.patience import patiently
 from qworker.sweep import Done, Leased, Sweep, Told, delete
-from qworker.task import check_task_queue, poison_queue_of
 
 
 async def replay(  # noqa: PLR0913 — one parameter an option

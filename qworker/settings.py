@@ -17,11 +17,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from qworker._queue_names import check_task_queue
 from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_VISIBILITY
 from qworker.errors import ConfigurationError, InvalidQueueName
 from qworker.project import Table, anchored, here, root_of, settings_of
-from qworker.task import check_task_queue
 
 DEFAULT_FILE: Final = "qworker.db"
 """The broker without any setting: a file in the project's directory."""

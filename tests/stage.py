@@ -21,7 +21,8 @@ from qworker.brokers.base import MAX_BATCH
 from qworker.errors import PartlyEnqueued, QueueNotFound
 from qworker.job import Job
 from qworker.poison import decode_poison
-from qworker.task import Call, Task
+from qworker.produce.producer import Call
+from qworker.task import Task
 
 APPS = Path(__file__).parent / "apps"
 _LAST_LINES: Final = 2.0

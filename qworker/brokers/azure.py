@@ -14,6 +14,7 @@ from azure.storage.queue import QueueMessage
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 from qworker._distribution import install
+from qworker._queue_names import check_queue_name
 from qworker.brokers.azure_connections import API_VERSION, ByLoop, Connections, OpenService, Way
 from qworker.brokers.azure_errors import (
     CLEAR,
@@ -49,7 +50,6 @@ from qworker.brokers.base import (
     check_lease,
     check_limit,
     check_put,
-    check_queue_name,
     check_text,
     check_visibility,
 )

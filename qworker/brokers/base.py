@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final, Literal
 
-from qworker.errors import InvalidQueueName, MessageTooLarge
+from qworker.errors import MessageTooLarge
 
 MAX_BATCH: Final = 32
 """Messages that one get or peek may ask for."""
@@ -27,8 +27,6 @@ MAX_TTL: Final = 2**31 - 1
 Right = Literal["put", "get", "update", "delete"]
 """What producers and workers must be allowed to do to a queue."""
 
-_QUEUE_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9])*")
-_MIN_NAME, _MAX_NAME = 3, 63
 # XML 1.0, section 2.2: all that a document may hold, however it is escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -228,20 +226,6 @@ class Broker(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
-
-
-def check_queue_name(name: str) -> str:
-    """Return *name* if every broker takes it as a queue's name; raises InvalidQueueName."""
-    if not isinstance(name, str):
-        raise InvalidQueueName(name, "is not a text")
-    if not _MIN_NAME <= len(name) <= _MAX_NAME:
-        raise InvalidQueueName(name, f"has {len(name)} characters: use {_MIN_NAME} to {_MAX_NAME}")
-    if not _QUEUE_NAME.fullmatch(name):
-        raise InvalidQueueName(
-            name,
-            "is not allowed: use lower-case letters, digits and single hyphens between them",
-        )
-    return name
 
 
 def check_body(body: str) -> str:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from qworker._queue_names import check_queue_name
 from qworker.brokers.base import (
     Broker,
     Condition,
@@ -28,7 +29,6 @@ from qworker.brokers.base import (
     check_limit,
     check_many,
     check_put,
-    check_queue_name,
     check_text,
     check_visibility,
 )

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from qworker._queue_names import check_task_queue, poison_queue_of
 from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_BATCH, Broker, Condition, Queue, Right
 from qworker.cli import findings, queue_findings
 from qworker.cli.findings import Finding
 from qworker.cli.queue_findings import RIGHTS
 from qworker.errors import AccessDenied, InvalidQueueName, QueueBeingDeleted, QueueNotFound, QworkerError
-from qworker.task import check_task_queue, poison_queue_of
 
 _ROUND_TRIPS: Final = 7
 """Requests whose time is taken; the one before them opens the connection."""

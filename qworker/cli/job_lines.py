@@ -11,8 +11,8 @@ from qworker.bodies import as_fields
 from qworker.cli.lines import MAX_LINE, Line
 from qworker.errors import InvalidEnvelope, QworkerError
 from qworker.job import Job
+from qworker.produce.producer import Producer
 from qworker.settings import Seconds
-from qworker.task import Producer
 
 _PLACE: Final = re.compile(r": line 1 column (\d+) \(char \d+\)$")
 

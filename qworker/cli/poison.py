@@ -272,7 +272,7 @@ def _meant(
 
 def _checked(queue: str) -> str:
     """Return the name of the queue that jobs came from. Raises ConfigurationError."""
-    from qworker.task import POISON_SUFFIX, check_task_queue  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker._queue_names import POISON_SUFFIX, check_task_queue  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     if queue.endswith(POISON_SUFFIX):
         raise ConfigurationError(f"name the queue that the jobs came from: {queue.removesuffix(POISON_SUFFIX)}")

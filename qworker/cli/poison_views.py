@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from qworker._queue_names import POISON_SUFFIX, poison_queue_of
 from qworker.brokers.base import MAX_BATCH, Broker
 from qworker.cli.asking import NotFound
 from qworker.cli.tables import NONE, Column, age, iso, print_table
 from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
 from qworker.given_up import GivenUp
 from qworker.purge import look_through
-from qworker.task import POISON_SUFFIX, poison_queue_of
 
 _LEAST: Final = 4
 """Characters of an id's beginning by which a job may be called."""

@@ -147,8 +147,8 @@ def peek(  # noqa: PLR0913 — one parameter an option
 
     The messages stay where they are. Arguments are shown only with --args.
     """
+    from qworker._queue_names import POISON_SUFFIX  # noqa: PLC0415 — the same
     from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — the same
 
     found, _ = shared_broker(app, broker)
     messages, there = ask(found, lambda: _peek(found, name, limit))
@@ -176,7 +176,7 @@ async def _peek(broker: "Broker", name: str, limit: int) -> "tuple[list[Any], in
 
 
 async def _lengths(broker: "Broker") -> list[_Length]:
-    from qworker.task import POISON_SUFFIX  # noqa: PLC0415 — `qworker --help` need not wait for it
+    from qworker._queue_names import POISON_SUFFIX  # noqa: PLC0415 — `qworker --help` need not wait for it
 
     names = set(await broker.list_queues())
     alone = sorted(name for name in names if name.removesuffix(POISON_SUFFIX) not in names - {name})

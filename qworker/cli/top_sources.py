@@ -7,11 +7,11 @@ from typing import Protocol
 
 import aiohttp
 
+from qworker._queue_names import POISON_SUFFIX, check_task_queue, poison_queue_of
 from qworker.brokers.base import MAX_BATCH, Broker
 from qworker.cli.top_model import Look, QueueSeen, Scrape
 from qworker.errors import QueueBeingDeleted, QueueNotFound, QworkerError
 from qworker.given_up import GivenUp
-from qworker.task import POISON_SUFFIX, check_task_queue, poison_queue_of
 
 _AT_ONCE = 8
 """Queues that are asked at the same time."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
+from qworker._queue_names import poison_queue_of
 from qworker.bodies import Encoding, is_plain
 from qworker.bundle import contents_of, may_be_bundle
 from qworker.context import context_of
@@ -26,7 +27,7 @@ from qworker.failing import ErrorHook
 from qworker.job import Job
 from qworker.outcome import Action, Failure, Lost, Outcome, Released
 from qworker.retry import RetryPolicy
-from qworker.task import Task, poison_queue_of
+from qworker.task import Task
 
 
 class Pipeline:

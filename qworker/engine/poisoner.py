@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from qworker._queue_names import poison_queue_of
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Urgency
 from qworker.engine.attempt import Attempt, Received
@@ -11,7 +12,6 @@ from qworker.errors import QueueNotFound
 from qworker.job import Reason, utc_now
 from qworker.outcome import Failure
 from qworker.poison import PoisonRecord, encode_poison
-from qworker.task import poison_queue_of
 
 _TRIES: Final = 5.0
 """Seconds that a put is tried for; then the job is kept where it is, for as long as a lease."""

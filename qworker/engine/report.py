@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from qworker._queue_names import poison_queue_of
 from qworker.engine.attempt import Attempt
 from qworker.events import (
     JobEvent,
@@ -29,7 +30,6 @@ from qworker.outcome import (
     Snoozed,
     Unknown,
 )
-from qworker.task import poison_queue_of
 
 
 def event_of(attempt: Attempt, outcome: Outcome, action: Action, *, max_attempts: int) -> JobEvent:  # noqa: PLR0911 — a table of outcomes

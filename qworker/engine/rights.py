@@ -5,10 +5,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from qworker._queue_names import poison_queue_of
 from qworker.brokers.base import Broker, Right
 from qworker.errors import AccessDenied, BrokerError
 from qworker.events import RightMissing
-from qworker.task import poison_queue_of
 
 
 class RightsCheck:

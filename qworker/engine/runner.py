@@ -22,9 +22,10 @@ from qworker.engine.outcomes import check_returned, error_of, failed, outcome_of
 from qworker.engine.threads import ThreadCall
 from qworker.errors import InvalidArguments, QworkerError, UnknownTask
 from qworker.job import utc_now
+from qworker.middleware import Middleware
 from qworker.outcome import Expired, Failed, Failure, Lost, Outcome, Rejected, Released, Succeeded, Unknown
 from qworker.retry import Backoff, RetryPolicy
-from qworker.task import Middleware, Task
+from qworker.task import Task
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing

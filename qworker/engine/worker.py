@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from qworker._queue_names import DEFAULT_QUEUE, poison_queue_of
 from qworker.bodies import Encoding
 from qworker.brokers.base import Broker, Message, Queue
 from qworker.engine.access import Access, GuardedBroker, Suspended
@@ -46,9 +47,10 @@ from qworker.events import (
     WorkerStopping,
 )
 from qworker.failing import ErrorHook
+from qworker.middleware import Middleware
 from qworker.routine import LeaseRenewed, Routine, RoutineListener
 from qworker.settings import Settings
-from qworker.task import DEFAULT_QUEUE, Middleware, Task, poison_queue_of
+from qworker.task import Task
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing

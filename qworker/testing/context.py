@@ -6,9 +6,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from qworker._queue_names import DEFAULT_QUEUE
 from qworker.context import Context, ResourcesT, StateT, set_current
 from qworker.job import Job, new_job_id, utc_now
-from qworker.task import DEFAULT_QUEUE, Task
+from qworker.task import Task
 
 
 def make_context(  # noqa: PLR0913 — all that a handler can see, each with a default

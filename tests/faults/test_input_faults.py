@@ -30,7 +30,7 @@ from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
 from qworker.job import utc_now
 from qworker.notes import Notes, with_notes
 from qworker.poison import PoisonRecord, decode_poison
-from qworker.task import Producer
+from qworker.produce.producer import Producer
 from stage import MakeStage, Stage, WorkerProcess, wait_until
 
 

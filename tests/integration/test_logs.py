@@ -2,7 +2,7 @@
 
 import jobs
 from qworker.job import utc_now
-from qworker.task import Sending
+from qworker.produce.producer import Sending
 from stage import Stage
 
 

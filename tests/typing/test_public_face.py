@@ -15,7 +15,7 @@ from typing import Any
 
 from qworker import INJECTED, App, Backoff, Context, FailedAttempt, Job, Reject, Retry, Snooze, Task, TaskDefaults
 from qworker import current, task
-from qworker.task import CallNext
+from qworker.middleware import CallNext
 
 app = App(broker="sqlite://")
 

@@ -13,8 +13,9 @@ import pytest
 
 import any_callable
 from qworker import INJECTED, App, ConfigurationError, Context
+from qworker._task_options import Executor
 from qworker.events import JobPoisoned, JobSucceeded
-from qworker.task import CallNext, Executor
+from qworker.middleware import CallNext
 from qworker.testing import EventRecorder, arun_until_idle
 
 

@@ -21,7 +21,7 @@ from qworker.errors import (
     QueueNotFound,
 )
 from qworker.job import Job
-from qworker.task import Sending
+from qworker.produce.producer import Sending
 
 JOB = Job("j1", "mail.send", ["a@b.c"])
 SENDING = Sending("mail", delay=5, ttl=60)

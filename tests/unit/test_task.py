@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from qworker import INJECTED, Backoff, ConfigurationError, Context, InvalidArguments, Job, Retry, Snooze, Task
+from qworker._queue_names import poison_queue_of
 from qworker.brokers.base import MAX_TTL
 from qworker.errors import InvalidQueueName
-from qworker.task import Call, Sending, poison_queue_of
+from qworker.produce.producer import Call, Sending
 
 
 class Outbox:

@@ -1,5 +1,6 @@
 import pytest
 
+from qworker._queue_names import check_queue_name
 from qworker.brokers.base import (
     MAX_BATCH,
     MAX_BODY_BYTES,
@@ -9,7 +10,6 @@ from qworker.brokers.base import (
     check_lease,
     check_limit,
     check_put,
-    check_queue_name,
     check_text,
     check_visibility,
 )

@@ -26,6 +26,7 @@ from qworker.engine.runner import Run, Runner
 from qworker.engine.threads import Interrupt
 from qworker.errors import BrokerUnavailable, EnqueueUncertain, QworkerError
 from qworker.job import utc_now
+from qworker.middleware import CallNext
 from qworker.outcome import (
     Expired,
     Failed,
@@ -39,7 +40,7 @@ from qworker.outcome import (
     Succeeded,
     Unknown,
 )
-from qworker.task import CallNext, Task
+from qworker.task import Task
 
 app = App(broker="sqlite://")
 STOP = Released("stop")

@@ -1,7 +1,6 @@
 """A ttl says until when a job is worth starting, by the broker's clock; once begun, it ends however late it is."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from doubles import ScriptedQueue, message
 from idle import arun_until_idle
-from qworker import INJECTED, App, Backoff, Context, Job, Snooze, Task
+from qworker import INJECTED, App, Backoff, Context, Job, Snooze
 from qworker.brokers.base import MAX_TTL
 from qworker.brokers.sqlite import SqliteBroker
 from qworker.bundle import bundled
@@ -23,12 +22,12 @@ from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease import Lease
 from qworker.envelope import decode, encode
 from qworker.events import JobExpired, JobPoisoned, JobReleased, JobSnoozed, JobStarted, JobSucceeded
+from qworker.produce import producer as producer_module
 from qworker.replay import replay
 from qworker.sweep import Progress
 from qworker.testing import EventRecorder, FakeClock
 
 HOUR = timedelta(hours=1)
-task_module = sys.modules[Task.__module__]  # its name in the package is that of the decorator
 
 
 async def queued(broker: SqliteBroker) -> list[Job]:
@@ -52,7 +51,7 @@ async def test_a_producers_clock_does_not_matter(
     @app.task(name="ok")
     async def ok() -> None: ...
 
-    monkeypatch.setattr(task_module, "utc_now", lambda: datetime.now(UTC) - behind)
+    monkeypatch.setattr(producer_module, "utc_now", lambda: datetime.now(UTC) - behind)
     job = await ok.using(ttl=300).aenqueue()
     clock.advance(300)
     assert [job.id] == [event.job.id for event in (await arun_until_idle(app)).of(JobSucceeded)]
@@ -248,7 +247,7 @@ async def test_a_job_is_started_if_its_first_delivery_is_within_its_ttl(
     async def ok() -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task_module, "utc_now", lambda: datetime.now(UTC) - timedelta(seconds=behind))
+        patch.setattr(producer_module, "utc_now", lambda: datetime.now(UTC) - timedelta(seconds=behind))
         await ok.using(ttl=ttl).aenqueue()
         patch.setattr(runner_module, "utc_now", lambda: datetime.now(UTC) + timedelta(seconds=ahead))
         *deaths, last = waits

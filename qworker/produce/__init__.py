@@ -1,0 +1,1 @@
+"""A call becomes a message: produced, put together, and put into a queue."""
