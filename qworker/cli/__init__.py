@@ -8,20 +8,16 @@ import typer
 import typer.main
 
 from qworker import _distribution
-from qworker.cli.doctor import doctor
+from qworker.cli.commands import Commands
 from qworker.cli.endings import explained, traceback_of
-from qworker.cli.enqueue import enqueue
+from qworker.cli.options import show_help_alone
 from qworker.cli.pipes import print_text, tell
-from qworker.cli.poison import poison, show_help_alone
-from qworker.cli.queues import queues
-from qworker.cli.run import run
-from qworker.cli.tasks import tasks
-from qworker.cli.top import top
 from qworker.engine.supervisor import SUPERVISED
 from qworker.streams import flush_or_drop
 
 cli = typer.Typer(
     name="qworker",
+    cls=Commands,
     help="Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics.",
     invoke_without_command=True,
     add_completion=False,
@@ -49,13 +45,6 @@ def _options(
     show_help_alone(ctx)
 
 
-cli.command()(run)
-cli.command()(enqueue)
-cli.command()(tasks)
-cli.command()(doctor)
-cli.command()(top)
-cli.add_typer(queues, name="queues")
-cli.add_typer(poison, name="poison")
 command: Final = typer.main.get_command(cli)
 
 

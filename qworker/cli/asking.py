@@ -3,15 +3,15 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
 
+from qworker.brokers.base import Broker
+from qworker.cli.load import load_broker
 from qworker.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from qworker.brokers.base import Broker
-    from qworker.settings import Settings
+from qworker.operate.missing import NotFound
+from qworker.settings import Settings
 
 T = TypeVar("T")
 
@@ -24,19 +24,12 @@ class Refused(Exception):
     """Nothing was done, because a person said no."""
 
 
-class NotFound(Exception):
-    """The queue, job or file of a command does not exist; the text says so in one line."""
-
-
-def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> "tuple[Broker, Settings]":
+def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> tuple[Broker, Settings]:
     """Return the broker that a command is about, and the settings.
 
     Raises ConfigurationError for one in memory, and NotFound for a file that is not there yet, unless it is to *create*
     something: a look from the wrong directory should not leave a file behind.
     """
-    from qworker.cli.load import load_broker  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.settings import Settings  # noqa: PLC0415 — the same
-
     settings = Settings.load({"app": app})
     broker = load_broker(url, settings)
     check_lasting(broker)
@@ -45,7 +38,7 @@ def shared_broker(app: str | None, url: str | None, *, create: bool = False) -> 
     return broker, settings
 
 
-def check_lasting(broker: "Broker") -> None:
+def check_lasting(broker: Broker) -> None:
     """Raise ConfigurationError for a broker that a command can neither leave anything in nor find anything in."""
     if not broker.shared:
         raise ConfigurationError(
@@ -53,7 +46,7 @@ def check_lasting(broker: "Broker") -> None:
         )
 
 
-def ask(broker: "Broker", question: Callable[[], Awaitable[T]]) -> T:
+def ask(broker: Broker, question: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine that asks the broker, and close its connections. Raises KeyboardInterrupt for Ctrl-C."""
 
     async def answered() -> T:

@@ -9,21 +9,13 @@ from typing import Any, Final
 
 from qworker.brokers.base import PeekedMessage
 from qworker.bundle import Contents, contents_of, may_be_bundle
-from qworker.cli.tables import NONE, Column, age, counted, iso, span
 from qworker.envelope import decode
 from qworker.errors import InvalidEnvelope
 from qworker.given_up import GivenUp
 from qworker.job import Job
+from qworker.operate.words import NONE, age, counted, iso, span
 from qworker.outcome import Failure
 from qworker.poison import PoisonRecord
-
-COLUMNS: Final = (
-    Column("JOB", ids=True),
-    Column("TASK", gives_way=True),
-    Column("TRIED", right=True),
-    Column("AGE", right=True),
-    Column("STATE", gives_way=True),
-)
 
 
 @dataclass(frozen=True, slots=True)

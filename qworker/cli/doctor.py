@@ -1,21 +1,21 @@
 """qworker doctor: checks whether a worker could do its work here, and names the remedies."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from qworker.brokers.base import Broker
 from qworker.cli.asking import ask, shared_broker
+from qworker.cli.checkup import Plan, check_up
+from qworker.cli.findings import Finding
 from qworker.cli.hiding import without_secrets
+from qworker.cli.load import load_app, wanted_queues
 from qworker.cli.options import AppArgument, AppOption, BrokerOption, JsonOption, one_app
 from qworker.cli.pipes import say
-from qworker.cli.tables import NONE, Column, counted, print_json, print_table
+from qworker.cli.tables import Column, print_json, print_table
 from qworker.engine.exits import FAILED
-
-if TYPE_CHECKING:
-    from qworker.brokers.base import Broker
-    from qworker.cli.checkup import Plan
-    from qworker.cli.findings import Finding
-    from qworker.settings import Settings
+from qworker.operate.words import NONE, counted
+from qworker.settings import Settings
 
 
 def doctor(
@@ -35,8 +35,6 @@ def doctor(
     polling. It changes nothing. Without an app and without a queue, it checks all queues. The exit code is 1 if a check
     failed.
     """
-    from qworker.cli.checkup import check_up  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     found, settings = shared_broker(one_app(named, app), broker, create=True)
     plan = _plan(found, settings, queue or [])
     findings = ask(found, lambda: check_up(found, plan))
@@ -51,10 +49,7 @@ def doctor(
     raise typer.Exit(FAILED if failed else 0)
 
 
-def _plan(broker: "Broker", settings: "Settings", queues: list[str]) -> "Plan":
-    from qworker.cli.checkup import Plan  # noqa: PLC0415 — see above
-    from qworker.cli.load import load_app, wanted_queues  # noqa: PLC0415 — the same
-
+def _plan(broker: Broker, settings: Settings, queues: list[str]) -> Plan:
     app = None if settings.app is None else load_app(settings.app)
     return Plan(
         queues=wanted_queues(settings, queues),
@@ -65,12 +60,12 @@ def _plan(broker: "Broker", settings: "Settings", queues: list[str]) -> "Plan":
     )
 
 
-def _row(finding: "Finding") -> tuple[str, ...]:
+def _row(finding: Finding) -> tuple[str, ...]:
     found = f"{finding.found}. {finding.todo[0].upper()}{finding.todo[1:]}" if finding.todo else finding.found
     return finding.check, without_secrets(finding.queue or NONE), finding.verdict, without_secrets(found)
 
 
-def _as_json(finding: "Finding") -> dict[str, Any]:
+def _as_json(finding: Finding) -> dict[str, Any]:
     return {
         "check": finding.check,
         "queue": finding.queue and without_secrets(finding.queue),

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import typer
 
-from qworker.cli.asking import Interrupted, NotFound, Refused
+from qworker.cli.asking import Interrupted, Refused
 from qworker.cli.hiding import without_secrets
 from qworker.cli.stopping import Stopped
 from qworker.engine.exits import BUG, FAILED, INTERRUPTED, NOT_FOUND, UNREAD, UNUSABLE, WRONG_USE
 from qworker.errors import BrokerUnusable, ConfigurationError, QueueNotFound, QworkerError
 from qworker.escaping import printable
+from qworker.operate.missing import NotFound
 
 DEBUG: Final = "QWORKER_DEBUG"
 """Set to anything, this variable has the traceback shown too."""

@@ -1,18 +1,23 @@
 """qworker enqueue: one job from the command line, or many from lines."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+from qworker.app import App
 from qworker.cli.asking import check_lasting
+from qworker.cli.bulk import Bulk
+from qworker.cli.enqueue_view import view_of
+from qworker.cli.job_lines import Options
+from qworker.cli.line_numbers import LineNumbers
+from qworker.cli.lines import LineSource
+from qworker.cli.load import load_app, named_here
 from qworker.cli.pipes import tell
+from qworker.cli.stopping import Stopping
 from qworker.engine.exits import BAD_INPUT
 from qworker.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from qworker.app import App
-    from qworker.cli.job_lines import Options
+from qworker.settings import Settings, parse_seconds
 
 _JSON_NAMES: Final[dict[type, str]] = {
     list: "a JSON array",
@@ -66,9 +71,6 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
     required, and only if the command names no task. The command line supplies the other values that a line leaves out.
     Bad lines are reported and the others are enqueued; the exit code is then 65.
     """
-    from qworker.cli.load import load_app, named_here  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.settings import Settings, parse_seconds  # noqa: PLC0415 — the same
-
     _check_options(
         source,
         single={"--args": args, "--kwargs": kwargs},
@@ -91,22 +93,14 @@ def enqueue(  # noqa: PLR0913 — one parameter an option
             producer.send_made([job])
             tell(job.id)
         else:
-            from qworker.cli.job_lines import Options  # noqa: PLC0415 — the same
-
             _enqueue_lines(found, source, Options(task, queue, *seconds), start_line or 1, skip_lines, strict=strict)
     finally:
         found.close()
 
 
 def _enqueue_lines(  # noqa: PLR0913 — what the command was told
-    app: "App", path: str, defaults: "Options", start: int, skip: str | None, *, strict: bool
+    app: App, path: str, defaults: Options, start: int, skip: str | None, *, strict: bool
 ) -> None:
-    from qworker.cli.bulk import Bulk  # noqa: PLC0415 — the same
-    from qworker.cli.enqueue_view import view_of  # noqa: PLC0415 — the same
-    from qworker.cli.line_numbers import LineNumbers  # noqa: PLC0415 — the same
-    from qworker.cli.lines import LineSource  # noqa: PLC0415 — the same
-    from qworker.cli.stopping import Stopping  # noqa: PLC0415 — the same
-
     skipped = LineNumbers() if skip is None else LineNumbers.parse("--skip-lines", skip)
     if defaults.task is not None:
         app.get_task(defaults.task).using(queue=defaults.queue, delay=defaults.delay, ttl=defaults.ttl)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal
 
-from qworker.cli.tables import counted
+from qworker.operate.words import counted
 
 Verdict = Literal["ok", "warning", "failed"]
 

@@ -7,29 +7,26 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
+from qworker.app import App, default_app
+from qworker.brokers.base import Broker
+from qworker.brokers.choose import broker_from_url
 from qworker.errors import ConfigurationError
 from qworker.import_path import admit
-from qworker.project import here
+from qworker.project import anchored, here
+from qworker.settings import Settings
 
 _DOTTED: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 """Names with dots between them, of which each could be a variable's."""
 
-if TYPE_CHECKING:
-    from qworker.app import App
-    from qworker.brokers.base import Broker
-    from qworker.settings import Settings
 
-
-def load_app(reference: str) -> "App":
+def load_app(reference: str) -> App:
     """Return the App that "module" or "module:name" means.
 
     Without a name: the one App in the module, else the default app, if the module has put tasks on it.
     Raises ConfigurationError, in one line, for whatever is wrong with the reference or the module.
     """
-    from qworker.app import App, default_app  # noqa: PLC0415 — `qworker --help` need not wait for them
-
     module_name, colon, name = reference.partition(":")
     module = _import(module_name)
     if colon:
@@ -47,30 +44,24 @@ def load_app(reference: str) -> "App":
 
 def named_here(url: str | None) -> str | None:
     """Return a broker's URL as it is meant before an app is imported, which may change the directory."""
-    from qworker.project import anchored, here  # noqa: PLC0415 — see above
-
     return None if url is None else anchored(url, here())
 
 
-def load_broker(url: str | None, settings: "Settings") -> "Broker":
+def load_broker(url: str | None, settings: Settings) -> Broker:
     """Return the broker of *url*, else that of the app in the settings, else the one that they name."""
-    from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — see above
-
     if url is None and settings.app is not None:
         return load_app(settings.app).broker
     return broker_from_url(settings.broker_url() if url is None else url)
 
 
-def wanted_queues(settings: "Settings", named: Sequence[str]) -> list[str]:
+def wanted_queues(settings: Settings, named: Sequence[str]) -> list[str]:
     """Return the queues that a command is about: those *named*, else those set, else the app's; without any, none."""
     app = None if settings.app is None else load_app(settings.app)
     of_app = [] if app is None else sorted({task.queue for task in app.tasks.values()})
     return list(dict.fromkeys(named)) or [*settings.queues] or of_app
 
 
-def _named_app(module: ModuleType, name: str) -> "App":
-    from qworker.app import App  # noqa: PLC0415 — see above
-
+def _named_app(module: ModuleType, name: str) -> App:
     found = getattr(module, name, None)
     if found is None:
         raise ConfigurationError(f"module {module.__name__!r} has no {name!r}")

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from qworker.cli.pipes import print_text
 from qworker.errors import ConfigurationError
 
 AppOption = Annotated[
@@ -31,3 +32,9 @@ def one_app(argument: str | None, option: str | None) -> str | None:
     if argument is not None and option is not None and argument != option:
         raise ConfigurationError(f"which app? Both {argument!r} and --app {option!r} are named")
     return option if argument is None else argument
+
+
+def show_help_alone(ctx: typer.Context) -> None:
+    """Show the help of a group of commands that is called without one."""
+    if ctx.invoked_subcommand is None:
+        print_text(f"{ctx.get_help()}\n")

@@ -1,26 +1,32 @@
 """qworker poison: lists, shows, replays and purges jobs that were given up."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from qworker._queue_names import POISON_SUFFIX, check_task_queue
+from qworker.brokers.base import Broker
+from qworker.cli import poison_views as views
 from qworker.cli.asking import ask, confirm, shared_broker
-from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
+from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption, show_help_alone
 from qworker.cli.pipes import print_text, say
-from qworker.cli.tables import counted, print_block, print_json
+from qworker.cli.poison_runs import Found, Run
+from qworker.cli.tables import Column, print_block, print_json, print_table
 from qworker.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from qworker.brokers.base import Broker
-    from qworker.cli.poison_runs import Run
-    from qworker.given_up import Selection
+from qworker.given_up import Selection
+from qworker.operate.words import NONE, age, counted
+from qworker.purge import look_through, purge
+from qworker.replay import replay
+from qworker.settings import parse_seconds
 
 poison = typer.Typer(
     help="List, show, replay or purge jobs that were given up.",
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
     context_settings=HELP,
 )
@@ -50,11 +56,7 @@ LimitOption = Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Count the jobs, and change nothing.")]
 
 
-@poison.callback()
-def show_help_alone(ctx: typer.Context) -> None:
-    """Show the help of a group of commands that is called without one."""
-    if ctx.invoked_subcommand is None:
-        print_text(f"{ctx.get_help()}\n")
+poison.callback()(show_help_alone)
 
 
 @poison.command("list")
@@ -75,8 +77,6 @@ def list_(  # noqa: PLR0913 — one parameter an option
 
     It can look at 32 jobs of each queue at a time, and says so if there are more.
     """
-    from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     selection, names = _selection(task, error, older, newer), tuple(job or ())
     name = None if queue is None else _checked(queue)
     found, _ = shared_broker(app, broker)
@@ -87,12 +87,12 @@ def list_(  # noqa: PLR0913 — one parameter an option
     if as_json:
         print_json([views.as_json(name, each) for name, each in meant])
     elif meant:
-        views.print_list(meant, one_queue=queue is not None)
+        _print_list(meant, one_queue=queue is not None)
     else:
         where = f" in {queue}-poison" if queue else ""
         say(f"nothing{where}" if selection.takes_all and not names else f"no matching job was seen{where}")
     for look in looks:
-        if more := look.what_is_hidden():
+        if more := look.hidden():
             say(more)
 
 
@@ -114,8 +114,6 @@ def show(  # noqa: PLR0913 — one parameter an option
     If the job is not among the first 32 of a queue, the command leases all messages for a while, and other commands
     don't see them.
     """
-    from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     name = None if queue is None else _checked(queue)
     found, settings = shared_broker(app, broker)
     copies = ask(found, lambda: views.find(found, name, sought, settings.lease))
@@ -128,8 +126,8 @@ def show(  # noqa: PLR0913 — one parameter an option
         print_block(views.block(name, each, private=args))
 
 
-@poison.command()
-def replay(  # noqa: PLR0913 — one parameter an option
+@poison.command("replay")
+def replay_(  # noqa: PLR0913 — one parameter an option
     queue: QueueArgument = None,
     *,
     task: TaskOption = None,
@@ -149,9 +147,6 @@ def replay(  # noqa: PLR0913 — one parameter an option
     queue. The first Ctrl-C lets the current batch end. A kill leaves one or two copies of each job, never none. Other
     commands don't see the jobs that were not selected until this one ends.
     """
-    from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.replay import replay  # noqa: PLC0415 — the same
-
     queue = None if queue is None else _checked(queue)
     selection = _selection(task, error, older, newer)
     found, settings = shared_broker(app, broker)
@@ -175,8 +170,8 @@ def replay(  # noqa: PLR0913 — one parameter an option
         raise typer.Exit(1)
 
 
-@poison.command()
-def purge(  # noqa: PLR0913 — one parameter an option
+@poison.command("purge")
+def purge_(  # noqa: PLR0913 — one parameter an option
     queue: QueueArgument = None,
     *,
     task: TaskOption = None,
@@ -195,9 +190,6 @@ def purge(  # noqa: PLR0913 — one parameter an option
 
     Other commands don't see the jobs that were not selected until this one ends.
     """
-    from qworker.cli.poison_runs import Run  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.purge import purge  # noqa: PLC0415 — the same
-
     queue = None if queue is None else _checked(queue)
     selection = _selection(task, error, older, newer)
     found, settings = shared_broker(app, broker)
@@ -225,17 +217,14 @@ def purge(  # noqa: PLR0913 — one parameter an option
 
 
 def _look_only(  # noqa: PLR0913 — what the commands were given
-    run: "Run",
-    broker: "Broker",
-    selection: "Selection",
+    run: Run,
+    broker: Broker,
+    selection: Selection,
     lease: int,
     *,
     as_json: bool,
     replayable: bool = False,
 ) -> None:
-    from qworker.cli.poison_runs import Found  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.purge import look_through  # noqa: PLC0415 — the same
-
     found, limit = Found(), run.limit
     with run.shown() as told:
         ask(
@@ -255,11 +244,9 @@ def _look_only(  # noqa: PLR0913 — what the commands were given
 
 
 def _meant(
-    broker: "Broker", queue: str | None, selection: "Selection", names: list[str] | None, lease: int
-) -> "tuple[list[str], Selection]":
+    broker: Broker, queue: str | None, selection: Selection, names: list[str] | None, lease: int
+) -> tuple[list[str], Selection]:
     """Return the queues that are meant, and the selection with the whole ids of the jobs that are."""
-    from qworker.cli import poison_views as views  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     if queue is not None:
         queues = [queue]
     elif not (queues := sorted(ask(broker, lambda: views.queues_with_poison(broker)))):
@@ -272,17 +259,12 @@ def _meant(
 
 def _checked(queue: str) -> str:
     """Return the name of the queue that jobs came from. Raises ConfigurationError."""
-    from qworker._queue_names import POISON_SUFFIX, check_task_queue  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     if queue.endswith(POISON_SUFFIX):
         raise ConfigurationError(f"name the queue that the jobs came from: {queue.removesuffix(POISON_SUFFIX)}")
     return check_task_queue(queue)
 
 
-def _selection(task: str | None, error: str | None, older: str | None, newer: str | None) -> "Selection":
-    from qworker.given_up import Selection  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.settings import parse_seconds  # noqa: PLC0415 — the same
-
+def _selection(task: str | None, error: str | None, older: str | None, newer: str | None) -> Selection:
     def ago(option: str, text: str | None) -> timedelta | None:
         seconds = parse_seconds(option, text)
         return None if seconds is None else timedelta(seconds=seconds)
@@ -291,3 +273,20 @@ def _selection(task: str | None, error: str | None, older: str | None, newer: st
     if least is not None and most is not None and most <= least:
         raise ConfigurationError("no job matches both: --older must be a shorter time than --newer")
     return Selection(task, error, (), least, most)
+
+
+def _print_list(jobs: Sequence[views.Named], *, one_queue: bool) -> None:
+    """Print one line for each."""
+    queue = [] if one_queue else [Column("QUEUE", gives_way=True)]
+    columns = [Column("JOB", ids=True), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
+    rows = (
+        [
+            views.id_of(each),
+            *([] if one_queue else [name]),
+            each.task or NONE,
+            age(each.at, each.seen_at),
+            views.error_of(each),
+        ]
+        for name, each in jobs
+    )
+    print_table([*columns, Column("ERROR", gives_way=True)], rows)

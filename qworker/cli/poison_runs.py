@@ -9,8 +9,9 @@ from typing import Any
 from qworker.cli.asking import Interrupted
 from qworker.cli.pipes import print_text, say, tell
 from qworker.cli.progress import progress_bar
-from qworker.cli.tables import NONE, Column, as_json_text, counted, print_json, print_table
+from qworker.cli.tables import Column, as_json_text, print_json, print_table
 from qworker.given_up import GivenUp
+from qworker.operate.words import NONE, counted
 from qworker.sweep import Progress, Told
 
 

@@ -1,4 +1,4 @@
-"""Shows the contents of poison queues to a person or a script."""
+"""Finds jobs that were given up, and tells all that is known of them, to people and to scripts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from qworker._queue_names import POISON_SUFFIX, poison_queue_of
 from qworker.brokers.base import MAX_BATCH, Broker
-from qworker.cli.asking import NotFound
-from qworker.cli.tables import NONE, Column, age, iso, print_table
 from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
 from qworker.given_up import GivenUp
+from qworker.operate.missing import NotFound
+from qworker.operate.words import NONE, age, iso
 from qworker.purge import look_through
 
 _LEAST: Final = 4
@@ -33,7 +33,7 @@ class Look:
     there: int
     """Messages in it, about, the invisible ones too."""
 
-    def what_is_hidden(self) -> str:
+    def hidden(self) -> str:
         """Return one line about the jobs that could not be seen; nothing if all could."""
         rest = self.there - len(self.seen)
         if rest <= 0:
@@ -79,7 +79,7 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
     if not seen:
         raise NotFound(f"no job or message {name!r} was given up" + (f" in {queue}" if queue else ""))
     meant = [(where, each) for where, each in seen if name in each.ids] or seen
-    ids = sorted({_id(each) for _, each in meant})
+    ids = sorted({id_of(each) for _, each in meant})
     if len(ids) > 1:
         some = ", ".join(ids[:_FEW]) + (" …" if len(ids) > _FEW else "")
         raise ConfigurationError(f"the ids of {len(ids)} jobs begin with {name!r}: {some}")
@@ -88,7 +88,7 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
 
 async def whole_ids(broker: Broker, queue: str | None, names: Sequence[str], lease: int) -> list[str]:
     """Return the full ids for ids or beginnings of ids. Raises the errors of `find`."""
-    return [name if len(name) >= _WHOLE else _id((await find(broker, queue, name, lease))[0][1]) for name in names]
+    return [name if len(name) >= _WHOLE else id_of((await find(broker, queue, name, lease))[0][1]) for name in names]
 
 
 def goes_by(name: str, given_up: GivenUp) -> bool:
@@ -103,17 +103,6 @@ def _keep(kept: list[GivenUp], name: str, given_up: GivenUp) -> None:
         kept.append(given_up)
 
 
-def print_list(jobs: Sequence[Named], *, one_queue: bool) -> None:
-    """Print one line for each."""
-    queue = [] if one_queue else [Column("QUEUE", gives_way=True)]
-    columns = [Column("JOB", ids=True), *queue, Column("TASK", gives_way=True), Column("AGE", right=True)]
-    rows = (
-        [_id(each), *([] if one_queue else [name]), each.task or NONE, age(each.at, each.seen_at), _error(each)]
-        for name, each in jobs
-    )
-    print_table([*columns, Column("ERROR", gives_way=True)], rows)
-
-
 def block(queue: str, given_up: GivenUp, *, private: bool) -> dict[str, str]:
     """Return everything about one job; its body only if *private* data may be shown."""
     told = {
@@ -122,7 +111,7 @@ def block(queue: str, given_up: GivenUp, *, private: bool) -> dict[str, str]:
         "queue": queue,
         "task": given_up.task or NONE,
         "given up": f"{age(given_up.at, given_up.seen_at)} ago, {iso(given_up.at)}",
-        "error": _error(given_up),
+        "error": error_of(given_up),
     }
     if (record := given_up.record) is not None:
         told |= {"attempts": str(record.attempts), "worker": record.worker}
@@ -152,11 +141,13 @@ def as_json(queue: str, given_up: GivenUp, *, whole: bool = False, private: bool
     return told | ({"body": given_up.body} if private else {})
 
 
-def _id(given_up: GivenUp) -> str:
+def id_of(given_up: GivenUp) -> str:
+    """Return the id that a person would call it by."""
     return given_up.job_id or given_up.message_id
 
 
-def _error(given_up: GivenUp) -> str:
+def error_of(given_up: GivenUp) -> str:
+    """Return why it was given up, in one line."""
     if given_up.record is not None:
         return str(given_up.record.failure)
     return given_up.problem or "not recorded: no room beside its body"

@@ -8,9 +8,9 @@ from qworker.bodies import Encoding, as_fields, is_plain
 from qworker.brokers.base import PeekedMessage, Right
 from qworker.bundle import contents_of
 from qworker.cli.findings import Finding
-from qworker.cli.tables import counted, span
 from qworker.envelope import decode
 from qworker.errors import InvalidEnvelope
+from qworker.operate.words import counted, span
 
 RIGHTS: Final[tuple[Right, ...]] = ("put", "get", "update", "delete")
 _SOON: Final = timedelta(days=1)

@@ -1,47 +1,40 @@
 """qworker queues: lists queues, shows their messages, and creates, clears and deletes queues."""
 
-import asyncio
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+from qworker._queue_names import POISON_SUFFIX
+from qworker.brokers.base import Broker
 from qworker.cli.asking import ask, confirm, shared_broker
+from qworker.cli.contents import Shown
 from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
 from qworker.cli.pipes import print_text, say, tell
-from qworker.cli.tables import NONE, Column, as_json_text, counted, iso, print_block, print_json, print_table, span
-from qworker.errors import ConfigurationError, QueueBeingDeleted, QueueNotFound
+from qworker.cli.tables import Column, as_json_text, print_block, print_json, print_table
+from qworker.errors import ConfigurationError
+from qworker.operate.lengths import Length, lengths
+from qworker.operate.words import NONE, counted, iso, span
 
-if TYPE_CHECKING:
-    from qworker.brokers.base import Broker
-
-_AT_ONCE: Final = 8
-"""Queues that are asked at the same time."""
 _SEEN: Final = 32
 """Messages that a peek shows at most, on every broker."""
+_COLUMNS: Final = (
+    Column("JOB", ids=True),
+    Column("TASK", gives_way=True),
+    Column("TRIED", right=True),
+    Column("AGE", right=True),
+    Column("STATE", gives_way=True),
+)
+
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name, as in mail or mail-poison.")]
 
 queues = typer.Typer(
     help="List queues, and look into one. Without a command, print a table.",
     invoke_without_command=True,
+    add_completion=False,
     rich_markup_mode=None,
     context_settings=HELP,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Length:
-    """One row of the table of queues."""
-
-    name: str
-    messages: int
-    oldest: datetime | None
-    """The time at which the oldest message of a peek was put; None if none is visible."""
-    oldest_age: timedelta | None
-    """Its age at the peek, also by the broker's clock."""
-    poison: int | None
-    """None if it has no poison queue."""
 
 
 @queues.callback()
@@ -62,12 +55,12 @@ def table(
             raise ConfigurationError(f"put options after the command: qworker queues {ctx.invoked_subcommand} --json")
         return
     found, _ = shared_broker(app, broker)
-    lengths = ask(found, lambda: _lengths(found))
+    asked = ask(found, lambda: lengths(found))
     if as_json:
-        print_json([_as_json(length) for length in lengths])
-    elif lengths:
+        print_json([_as_json(length) for length in asked])
+    elif asked:
         columns = Column("QUEUE"), *(Column(title, right=True) for title in ("MESSAGES", "OLDEST", "GIVEN UP"))
-        print_table(columns, (_row(length) for length in lengths))
+        print_table(columns, (_row(length) for length in asked))
     else:
         say(f"there are no queues at {found.label}")
 
@@ -147,9 +140,6 @@ def peek(  # noqa: PLR0913 — one parameter an option
 
     The messages stay where they are. Arguments are shown only with --args.
     """
-    from qworker._queue_names import POISON_SUFFIX  # noqa: PLC0415 — the same
-    from qworker.cli.contents import COLUMNS, Shown  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     found, _ = shared_broker(app, broker)
     messages, there = ask(found, lambda: _peek(found, name, limit))
     shown = [Shown.of(message, poison=name.endswith(POISON_SUFFIX)) for message in messages]
@@ -162,7 +152,7 @@ def peek(  # noqa: PLR0913 — one parameter an option
                 print_text("\n")
             print_block(each.block(private=True))
     elif shown:
-        print_table(COLUMNS, (each.row() for each in shown))
+        print_table(_COLUMNS, (each.row() for each in shown))
     if not shown:
         say(f"no visible message in {name}" + (f", about {there} invisible" if there else ""))
     elif there > len(shown):
@@ -170,49 +160,18 @@ def peek(  # noqa: PLR0913 — one parameter an option
         say(f"{len(shown)} of about {there}{more}")
 
 
-async def _peek(broker: "Broker", name: str, limit: int) -> "tuple[list[Any], int]":
+async def _peek(broker: Broker, name: str, limit: int) -> tuple[list[Any], int]:
     queue = broker.queue(name)
     return await queue.peek(limit), await queue.count()
 
 
-async def _lengths(broker: "Broker") -> list[_Length]:
-    from qworker._queue_names import POISON_SUFFIX  # noqa: PLC0415 — `qworker --help` need not wait for it
-
-    names = set(await broker.list_queues())
-    alone = sorted(name for name in names if name.removesuffix(POISON_SUFFIX) not in names - {name})
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def length_of(name: str) -> _Length | None:
-        poison = name + POISON_SUFFIX
-        async with turns:
-            return await _length(broker, name, poison if poison in names else None)
-
-    return [length for length in await asyncio.gather(*map(length_of, alone)) if length is not None]
-
-
-async def _length(broker: "Broker", name: str, poison: str | None) -> _Length | None:
-    """Return the row of a queue; None if the queue no longer exists."""
-    queue = broker.queue(name)
-    try:
-        messages, seen = await queue.count(), await queue.peek(_SEEN)
-    except (QueueNotFound, QueueBeingDeleted):
-        return None
-    oldest = min(seen, key=lambda message: message.inserted_at, default=None)
-    try:
-        given_up = None if poison is None else await broker.queue(poison).count()
-    except (QueueNotFound, QueueBeingDeleted):
-        given_up = None
-    when, how_old = (None, None) if oldest is None else (oldest.inserted_at, oldest.seen_at - oldest.inserted_at)
-    return _Length(name, messages, when, how_old, given_up)
-
-
-def _row(length: _Length) -> tuple[str, ...]:
+def _row(length: Length) -> tuple[str, ...]:
     poison = NONE if length.poison is None else str(length.poison)
     oldest = NONE if length.oldest_age is None else span(length.oldest_age.total_seconds())
     return length.name, str(length.messages), oldest, poison
 
 
-def _as_json(length: _Length) -> dict[str, Any]:
+def _as_json(length: Length) -> dict[str, Any]:
     return {
         "queue": length.name,
         "messages": length.messages,

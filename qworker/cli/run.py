@@ -21,24 +21,31 @@ import typer
 
 from qworker._distribution import install
 from qworker._platform import refuse_on_windows
+from qworker.app import App
+from qworker.brokers.base import Broker
+from qworker.brokers.choose import broker_from_url
+from qworker.cli.load import load_app, named_here
 from qworker.cli.signals import SUPERVISOR_ENDED, end_on_signals, ignore_signals, pass_signals_to
 from qworker.descriptors import allow_many
+from qworker.engine.beginning import Beginning
 from qworker.engine.exits import FAILED, MORE_TO_DO, NOTHING_TO_POLL, UNUSABLE, WRONG_USE
 from qworker.engine.parent import end_with_parent
 from qworker.engine.supervisor import SUPERVISED, Supervisor, this_command
+from qworker.engine.threads import is_any_stuck
+from qworker.engine.worker import Worker
 from qworker.errors import ConfigurationError
+from qworker.events import Event, Listener, QueueUnused
+from qworker.log_setup import complete, configure, prepare
+from qworker.logs import EventLog
+from qworker.settings import Settings, ignored_variables
 from qworker.streams import flush_or_drop, forgive_output
+
+if TYPE_CHECKING:
+    from qworker.cli.health import SupervisorWatch, WorkerWatch
+
 
 if sys.platform == "linux":
     from qworker.engine.process_one import leave_process_one
-if TYPE_CHECKING:
-    from qworker.app import App
-    from qworker.brokers.base import Broker
-    from qworker.cli.health import SupervisorWatch, WorkerWatch
-    from qworker.engine.beginning import Beginning
-    from qworker.engine.worker import Worker
-    from qworker.events import Event, Listener
-    from qworker.settings import Settings
 
 _ORPHANED: Final = "its supervisor has ended"
 _LOOP_PATCHERS: Final = frozenset({"nest_asyncio", "nest_asyncio2"})
@@ -128,9 +135,6 @@ def run(  # noqa: PLR0913 — one parameter an option
     if sys.platform == "linux":
         leave_process_one()
     forgive_output()
-    from qworker.brokers.choose import broker_from_url  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.cli.load import named_here  # noqa: PLC0415 — the same
-    from qworker.settings import Settings  # noqa: PLC0415 — the same
 
     broker = named_here(broker)
     given = {**locals(), "burst": burst or None, "reload": reload or None}
@@ -147,7 +151,7 @@ def run(  # noqa: PLR0913 — one parameter an option
     raise typer.Exit(_work(settings, broker, number))
 
 
-def _refuse_what_windows_has_not(settings: "Settings") -> None:
+def _refuse_what_windows_has_not(settings: Settings) -> None:
     """Raise ConfigurationError on Windows for what takes a supervisor, whose pipes and signals that has not."""
     if settings.processes > 1:
         refuse_on_windows(f"-p {settings.processes}", "start 'qworker run -p 1' once for each process")
@@ -155,11 +159,7 @@ def _refuse_what_windows_has_not(settings: "Settings") -> None:
         refuse_on_windows("--reload", "stop the worker and start it again")
 
 
-def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
-    from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.engine.beginning import Beginning  # noqa: PLC0415 — the same
-    from qworker.log_setup import complete, prepare  # noqa: PLC0415 — the same
-
+def _work(settings: Settings, broker: str | None, number: str | None) -> int:
     supervisor = _supervisor(number)
     wanted = settings.log_level, settings.log_format, settings.log_config
     complete_logs = partial(complete, *wanted, given=sorted(settings.model_fields_set))
@@ -188,8 +188,6 @@ def _work(settings: "Settings", broker: str | None, number: str | None) -> int:
 
 
 def _tell_ignored(settings: Iterable[str]) -> None:
-    from qworker.settings import ignored_variables  # noqa: PLC0415 — as above
-
     log = logging.getLogger("qworker")
     for variable in ignored_variables():
         log.debug("%s is not a setting of qworker, and is ignored", variable)
@@ -209,12 +207,12 @@ def _supervisor(number: str | None) -> int | None:
     return supervisor
 
 
-def _check_shared(broker: "Broker", settings: "Settings") -> None:
+def _check_shared(broker: Broker, settings: Settings) -> None:
     if settings.processes > 1 and not broker.shared:
         raise ConfigurationError(f"{broker.label} works in one process only: use -p 1, or a file")
 
 
-def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(settings: Settings) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return the factory of the worker's event loop; None for asyncio's own. Raises ConfigurationError."""
     patched = not _LOOP_PATCHERS.isdisjoint(sys.modules)  # the app has imported one, and uvloop's can't be patched
     if settings.loop == "asyncio" or (settings.loop == "auto" and patched):
@@ -243,7 +241,7 @@ def _run_to_the_end(
                     raise
 
 
-def _watch_of(app: "App", settings: "Settings", number: str | None) -> "WorkerWatch | None":
+def _watch_of(app: App, settings: Settings, number: str | None) -> "WorkerWatch | None":
     if settings.health_port is None:
         return None
     from qworker.cli.health import WorkerWatch  # noqa: PLC0415 — a worker without it does without its imports
@@ -252,10 +250,7 @@ def _watch_of(app: "App", settings: "Settings", number: str | None) -> "WorkerWa
     return WorkerWatch(app.tasks, settings.lease, port=port, first=number in {None, "0"})
 
 
-def _warn_of_unused_queues(app: "App", settings: "Settings") -> None:
-    from qworker.events import QueueUnused  # noqa: PLC0415 — as above
-    from qworker.logs import EventLog  # noqa: PLC0415 — as above
-
+def _warn_of_unused_queues(app: App, settings: Settings) -> None:
     log = EventLog()
     used = {task.queue for task in app.tasks.values()}
     for name in settings.queues:
@@ -264,10 +259,8 @@ def _warn_of_unused_queues(app: "App", settings: "Settings") -> None:
 
 
 async def _run_worker(
-    app: "App", settings: "Settings", watch: "WorkerWatch | None", beginning: "Beginning", supervisor: int | None
+    app: App, settings: Settings, watch: "WorkerWatch | None", beginning: Beginning, supervisor: int | None
 ) -> int:
-    from qworker.logs import EventLog  # noqa: PLC0415 — `qworker --help` need not wait for it
-
     supervised = supervisor is not None
     log = EventLog()
     worker = app.make_worker(settings, [log, *(watch.listeners if watch else ())], beginning=beginning)
@@ -299,7 +292,7 @@ async def _run_worker(
     return MORE_TO_DO if supervised and settings.burst and worker.has_started_all else 0
 
 
-def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: "Worker") -> None:
+def _hear_supervisor(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
     if os.read(sys.stdin.fileno(), 1024):
         if worker.stop_reason is None:  # its signal comes on another way
             worker.request_stop(signal.SIGTERM.name)
@@ -333,18 +326,13 @@ class _LastResort(threading.Thread):
 
 def _leave_stuck_threads(code: int) -> None:
     """Exit at once if a handler's thread is stuck: Python would wait for it. What `atexit` holds is not called then."""
-    from qworker.engine.threads import is_any_stuck  # noqa: PLC0415 — the worker has imported it
-
     if is_any_stuck():
         flush_or_drop(sys.stderr)
         flush_or_drop(sys.stdout)
         os._exit(code)
 
 
-def _supervise(settings: "Settings") -> int:
-    from qworker.log_setup import configure  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.logs import EventLog  # noqa: PLC0415 — the same
-
+def _supervise(settings: Settings) -> int:
     changes = _watch() if settings.reload else None
     configure(settings.log_level, settings.log_format, settings.log_config)
     watch = _supervisor_watch(settings)
@@ -364,7 +352,7 @@ def _supervise(settings: "Settings") -> int:
     return code
 
 
-def _supervisor_watch(settings: "Settings") -> "SupervisorWatch | None":
+def _supervisor_watch(settings: Settings) -> "SupervisorWatch | None":
     if settings.health_port is None:
         return None
     from qworker.cli.health import SupervisorWatch  # noqa: PLC0415 — as above
@@ -372,7 +360,7 @@ def _supervisor_watch(settings: "Settings") -> "SupervisorWatch | None":
     return SupervisorWatch(settings.health_port)
 
 
-def _tell_each(listeners: Iterable["Listener"], event: "Event") -> None:
+def _tell_each(listeners: Iterable["Listener"], event: Event) -> None:
     for listener in listeners:
         listener(event)
 

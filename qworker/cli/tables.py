@@ -1,10 +1,9 @@
-"""Prints tables and blocks for people, JSON for scripts, ages, and texts that others wrote."""
+"""Prints tables and blocks for people, and JSON for scripts; texts that others wrote among them."""
 
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Union
 
 from qworker.cli.pipes import print_text
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 Cell = Union[str, "Text"]
 """A cell of a table: a text of anyone's, or one that is printable, with a style."""
 
-NONE: Final = "-"
-"""An empty cell, so that a script finds as many columns in each line."""
 _ENDLESS: Final = 1_000_000
 """Columns of a pipe: its reader wants all."""
 _SHORTEST: Final = 8
@@ -27,7 +24,6 @@ _SHORTEST: Final = 8
 _LONGEST_ID: Final = 64
 _GAP: Final = 2
 """Characters between two columns."""
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +124,3 @@ def print_json(value: Any) -> None:
 def as_json_text(value: Any) -> str:
     """Return a value as JSON, in ASCII: no terminal and no locale can spoil it."""
     return json.dumps(value, indent=2)
-
-
-def counted(count: int, what: str) -> str:
-    """Return "1 job", "2 jobs"."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def span(seconds: float) -> str:
-    """Return a span of time in the largest unit of which it has two: "119s", "2m", "47h", "3d"."""
-    whole = max(0, int(seconds))
-    for unit, size in _UNITS:
-        if whole >= 2 * size:
-            return f"{whole // size}{unit}"
-    return f"{whole}s"
-
-
-def age(moment: datetime | None, now: datetime) -> str:
-    """Return how long ago something was; NONE if nobody knows."""
-    return NONE if moment is None else span((now - moment).total_seconds())
-
-
-def iso(moment: datetime | None) -> str | None:
-    """Return a moment as JSON has it, "2026-11-23T05:00:00.000Z"."""
-    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"

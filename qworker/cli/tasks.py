@@ -1,14 +1,16 @@
 """qworker tasks: shows the tasks that an app has registered."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from qworker.cli.tables import NONE, Column, print_json, print_table
+from qworker.cli.load import load_app
+from qworker.cli.tables import Column, print_json, print_table
 from qworker.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from qworker.task import Task
+from qworker.operate.words import NONE
+from qworker.schema import schema_of
+from qworker.settings import Settings
+from qworker.task import Task
 
 
 def tasks(
@@ -24,9 +26,6 @@ def tasks(
     ] = False,
 ) -> None:
     """Show the tasks of an app: their queues, where they run, their limits, and their signatures."""
-    from qworker.cli.load import load_app  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.settings import Settings  # noqa: PLC0415 — the same
-
     if as_json and json_schema:
         raise ConfigurationError("use either --json or --json-schema, not both")
     settings = Settings.load({"app": app})
@@ -34,8 +33,6 @@ def tasks(
         raise ConfigurationError("which app? 'qworker tasks mail' shows the tasks in mail.py")
     found = [task for _, task in sorted(load_app(settings.app).tasks.items())]
     if json_schema:
-        from qworker.schema import schema_of  # noqa: PLC0415 — the same
-
         print_json(schema_of(found))
     elif as_json:
         print_json([_described(task) for task in found])
@@ -52,7 +49,7 @@ def tasks(
         print_table(columns, map(_row, found))
 
 
-def _row(task: "Task[..., Any]") -> tuple[str, ...]:
+def _row(task: Task[..., Any]) -> tuple[str, ...]:
     timeout = task.options.timeout
     return (
         task.name,
@@ -65,7 +62,7 @@ def _row(task: "Task[..., Any]") -> tuple[str, ...]:
     )
 
 
-def _described(task: "Task[..., Any]") -> dict[str, Any]:
+def _described(task: Task[..., Any]) -> dict[str, Any]:
     policy = task.options.policy
     return {
         "name": task.name,

@@ -11,15 +11,18 @@ import typer
 
 from qworker._distribution import install
 from qworker.cli.asking import ask, shared_broker
+from qworker.cli.load import wanted_queues
 from qworker.cli.options import AppArgument, AppOption, BrokerOption, one_app
 from qworker.cli.tables import print_whole
+from qworker.cli.top_model import Look, picture, recent
+from qworker.cli.top_screen import ENDING_KEY, watching_keys
+from qworker.cli.top_sources import Sources
+from qworker.cli.top_view import View
 from qworker.errors import ConfigurationError
+from qworker.settings import parse_seconds
 
 if TYPE_CHECKING:
     from qworker.cli.scrape import Endpoint
-    from qworker.cli.top_model import Look
-    from qworker.cli.top_sources import Sources
-    from qworker.cli.top_view import View
 
 T = TypeVar("T")
 
@@ -45,10 +48,6 @@ def top(  # noqa: PLR0913 — one parameter an option
     It asks the broker for queues and failures, and the metrics that workers serve for workers and tasks. Without an app
     and without a queue, it shows all queues.
     """
-    from qworker.cli.load import wanted_queues  # noqa: PLC0415 — `qworker --help` need not wait for it
-    from qworker.cli.top_sources import Sources  # noqa: PLC0415 — the same
-    from qworker.settings import parse_seconds  # noqa: PLC0415 — the same
-
     if not once and not sys.stdout.isatty():
         raise ConfigurationError("standard output is not a terminal: --once prints one picture")
     seconds = parse_seconds("--interval", interval) or 0.0
@@ -64,7 +63,7 @@ def top(  # noqa: PLR0913 — one parameter an option
 class _Pictures:
     """Collects the looks until now, and shows a picture of them."""
 
-    def __init__(self, label: str, sources: "Sources", interval: float) -> None:
+    def __init__(self, label: str, sources: Sources, interval: float) -> None:
         self._label = label
         self._sources = sources
         self._interval = interval
@@ -82,8 +81,6 @@ class _Pictures:
         from rich.console import Console  # noqa: PLC0415 — see above
         from rich.live import Live  # noqa: PLC0415 — the same
 
-        from qworker.cli.top_screen import watching_keys  # noqa: PLC0415 — the same
-
         console = Console()
         quit_asked, resized = asyncio.Event(), asyncio.Event()
         with watching_keys(quit_asked, resized), Live(console=console, screen=True, auto_refresh=False) as live:
@@ -95,15 +92,11 @@ class _Pictures:
                     await _unless(quit_asked, _until(resized, self._interval))
 
     async def _look(self) -> None:
-        from qworker.cli.top_model import recent  # noqa: PLC0415 — see above
 
         look = await self._sources.look()
         self._looks = deque(recent([*self._looks, look], look.at))
 
-    def _view(self, height: int | None) -> "View":
-        from qworker.cli.top_model import picture  # noqa: PLC0415 — see above
-        from qworker.cli.top_screen import ENDING_KEY  # noqa: PLC0415 — the same
-        from qworker.cli.top_view import View  # noqa: PLC0415 — the same
+    def _view(self, height: int | None) -> View:
 
         keys = "" if height is None else f"  every {self._interval:g}s, {ENDING_KEY} ends it"
         title = f"qworker top  {datetime.now().astimezone():%H:%M:%S}{keys}  {self._label}"

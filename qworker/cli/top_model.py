@@ -10,8 +10,8 @@ from typing import Final
 
 from qworker._queue_names import POISON_SUFFIX
 from qworker.brokers.base import MAX_BATCH
-from qworker.cli.tables import counted
 from qworker.given_up import GivenUp
+from qworker.operate.words import counted
 
 WINDOW: Final = 60.0
 """Seconds that rates and percentiles are of."""

@@ -9,9 +9,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from qworker.cli.hiding import without_secrets
-from qworker.cli.tables import NONE, Cell, Column, make_table, span
+from qworker.cli.tables import Cell, Column, make_table
 from qworker.cli.top_model import FailureRow, Picture, QueueRow, Scrape, TaskRow
 from qworker.escaping import printable
+from qworker.operate.words import NONE, span
 
 _BAD, _DOUBTFUL, _QUIET = "bold red", "yellow", "dim"
 _QUEUES: Final = (

@@ -77,7 +77,8 @@ NEEDED: Final = {
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, each in group.commands.items():
+    for name in group.list_commands(None):
+        each = group.get_command(None, name)
         if hasattr(each, "commands"):
             yield (*path, name), each
             yield from commands(each, (*path, name))

@@ -1,10 +1,11 @@
 import pytest
 import typer
 
-from qworker.cli.asking import Interrupted, NotFound
+from qworker.cli.asking import Interrupted
 from qworker.cli.endings import explained, traceback_of
 from qworker.cli.stopping import Stopped
 from qworker.errors import BrokerUnusable, ConfigurationError, QworkerError
+from qworker.operate.missing import NotFound
 
 KEY = "AccountKey=c2VjcmV0LWNhbmFyeQ=="
 

@@ -6,18 +6,9 @@ from io import BytesIO, StringIO, TextIOWrapper
 import pytest
 
 from qworker.cli.pipes import say
-from qworker.cli.tables import (
-    Column,
-    age,
-    beginnings,
-    counted,
-    iso,
-    print_block,
-    print_json,
-    print_table,
-    span,
-)
+from qworker.cli.tables import Column, beginnings, print_block, print_json, print_table
 from qworker.escaping import printable
+from qworker.operate.words import age, counted, iso, span
 
 COLUMNS = [Column("ID"), Column("TASK", gives_way=True), Column("N", right=True), Column("ERROR", gives_way=True)]
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
