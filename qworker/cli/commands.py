@@ -26,8 +26,8 @@ COMMANDS: Final = {
         "qworker.cli.doctor", "doctor", "Check what a worker needs, and say what to do about what is wrong."
     ),
     "top": _Place("qworker.cli.top", "top", "Watch queues, workers, tasks and failures."),
-    "queues": _Place("qworker.cli.queues", "queues", "What queues there are and what is in them."),
-    "poison": _Place("qworker.cli.poison", "poison", "What to do with jobs that were given up."),
+    "queues": _Place("qworker.cli.queues", "queues", "List, create, look into, clear and delete queues."),
+    "poison": _Place("qworker.cli.poison", "poison", "List jobs that were given up; replay or purge them."),
 }
 
 
