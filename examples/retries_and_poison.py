@@ -11,7 +11,7 @@ import asyncio
 import sys
 
 from qworker import INJECTED, Backoff, Context, Reject, Retry, Snooze, default_app, task
-from qworker.poison import decode_poison
+from qworker.poison.record import decode_poison
 
 QUEUE = "orders"
 BANK_ANSWERS_AT = 3

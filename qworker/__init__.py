@@ -1,7 +1,7 @@
 """Background jobs on Azure Storage Queue, and on an SQLite file with the same semantics."""
 
-import qworker.import_path  # noqa: I001 — before all that might be the project's own by mistake
-import qworker.interrupts  # noqa: F401 — before the rest, which takes a moment
+import qworker.system.import_path  # noqa: I001 — before all that might be the project's own by mistake
+import qworker.system.interrupts  # noqa: F401 — before the rest, which takes a moment
 
 from qworker.app import App, default_app, task
 from qworker.context import INJECTED, Context, current

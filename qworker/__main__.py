@@ -1,7 +1,7 @@
 """The command ``qworker``."""
 
-from qworker.interrupts import raise_on_interrupt
-from qworker.streams import open_standard_streams
+from qworker.system.interrupts import raise_on_interrupt
+from qworker.system.streams import open_standard_streams
 
 
 def main() -> None:

@@ -7,30 +7,30 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, overload
 
-from qworker._callables import handler_of, lifespan_of, listeners_of, middleware_of
 from qworker._distribution import install
-from qworker._names import Names, Origin, name_of
-from qworker._task_options import Executor
-from qworker.bodies import Encoding
 from qworker.brokers.base import Broker
 from qworker.brokers.choose import broker_from_url
 from qworker.defaults import TaskDefaults
-from qworker.enqueue import Enqueuer, Now
 from qworker.errors import ConfigurationError, UnknownTask, shown
 from qworker.events import Listener
 from qworker.failing import ErrorHook, check_hook
 from qworker.job import Job
 from qworker.middleware import Middleware
-from qworker.portal import Portal
+from qworker.produce.enqueuer import Enqueuer, Now
+from qworker.produce.portal import Portal
 from qworker.produce.producer import P, Sending
-from qworker.project import anchored, here
+from qworker.registration.callables import handler_of, lifespan_of, listeners_of, middleware_of
+from qworker.registration.names import Names, Origin, name_of
+from qworker.registration.options import Executor
+from qworker.registration.surroundings import Surroundings
 from qworker.retry import Backoff, Delay, ErrorTypes
-from qworker.surroundings import Surroundings
+from qworker.system.project import anchored, here
 from qworker.task import R, Task
+from qworker.wire.bodies import Encoding
 
 if TYPE_CHECKING:  # a producer need not wait for what only a worker needs
-    from qworker.engine.beginning import Beginning
     from qworker.engine.worker import Lifespan, Worker
+    from qworker.processes.beginning import Beginning
     from qworker.settings import Settings
     from qworker.tracing import Tracing
 
@@ -235,7 +235,7 @@ class App:
         beginning: "Beginning | None" = None,
     ) -> "Worker":
         """Return a worker for this app that is not started yet; its child processes begin as *beginning* says."""
-        from qworker.engine.child import check_can_be_found, check_can_have_child  # noqa: PLC0415 — see above
+        from qworker.engine.run.child import check_can_be_found, check_can_have_child  # noqa: PLC0415 — see above
         from qworker.engine.worker import Worker  # noqa: PLC0415 — the same
 
         for task in self._tasks.values():

@@ -106,7 +106,7 @@ class Context(Generic[ResourcesT, StateT]):
 
         It logs as the program has configured structlog, else through the logger of this name in ``logging``.
         """
-        from qworker.log_structlog import logger_for_handlers  # noqa: PLC0415 — see above
+        from qworker.lines.structlog_events import logger_for_handlers  # noqa: PLC0415 — see above
 
         job = self.job
         return logger_for_handlers(job.task, job=job.id, task=job.task, attempt=self.attempt, queue=self.queue)

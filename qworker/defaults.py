@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from qworker._queue_names import DEFAULT_QUEUE, check_task_queue
-from qworker._task_options import Executor, executor_of, policy_of, timeout_of
 from qworker.produce.producer import bundle_of
+from qworker.registration.options import Executor, executor_of, policy_of, timeout_of
 from qworker.retry import Backoff, Delay, ErrorTypes, error_types
 
 _WHERE: Final = "TaskDefaults"

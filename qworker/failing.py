@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qworker._callables import hook_of
 from qworker.errors import QworkerError
 from qworker.job import Job
 from qworker.outcome import Failure
+from qworker.registration.callables import hook_of
 
 
 class JobFailed(QworkerError):

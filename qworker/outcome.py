@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from qworker._tracebacks import place_of, traceback_of
 from qworker.errors import ConfigurationError
 from qworker.retry import Delay, rest_of
-from qworker.tracebacks import place_of, traceback_of
 
 
 class Retry(Exception):

@@ -18,10 +18,10 @@ from pydantic_settings import (
 )
 
 from qworker._queue_names import check_task_queue
-from qworker.bodies import Encoding
 from qworker.brokers.base import MAX_VISIBILITY
 from qworker.errors import ConfigurationError, InvalidQueueName
-from qworker.project import Table, anchored, here, root_of, settings_of
+from qworker.system.project import Table, anchored, here, root_of, settings_of
+from qworker.wire.bodies import Encoding
 
 DEFAULT_FILE: Final = "qworker.db"
 """The broker without any setting: a file in the project's directory."""

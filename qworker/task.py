@@ -9,25 +9,18 @@ from typing import (
     TypeVar,
 )
 
-from qworker._callables import middleware_of
-from qworker._names import check_name
 from qworker._queue_names import DEFAULT_QUEUE, check_task_queue
-from qworker._task_options import (
-    Executor,
-    TaskOptions,
-    executor_for,
-    policy_of,
-    state_type_for,
-    timeout_of,
-)
-from qworker._verbs import missing
 from qworker.job import Job
 from qworker.middleware import Middleware
 from qworker.produce.producer import Call, P, Producer, Sender, Sending, bundle_of
+from qworker.registration.callables import middleware_of
+from qworker.registration.names import check_name
+from qworker.registration.options import Executor, TaskOptions, executor_for, policy_of, state_type_for, timeout_of
+from qworker.registration.surroundings import Surroundings
+from qworker.registration.verbs import missing
 from qworker.retry import Backoff, Delay, ErrorTypes
-from qworker.signature import Signature
-from qworker.states import States
-from qworker.surroundings import Surroundings
+from qworker.wire.signature import Signature
+from qworker.wire.states import States
 
 R = TypeVar("R")
 

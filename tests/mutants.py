@@ -75,7 +75,7 @@ MUTANTS: Final = (
         "an old receipt is used after a renewal",
         (
             Edit(
-                "qworker/engine/lease.py",
+                "qworker/engine/lease/lease.py",
                 "        self._receipt = receipt\n        self._uncertain = False\n",
                 "        self._uncertain = False\n",
             ),
@@ -86,7 +86,7 @@ MUTANTS: Final = (
         "a job that is given up is deleted before it is put into the poison queue",
         (
             Edit(
-                "qworker/engine/settler.py",
+                "qworker/engine/settle/settler.py",
                 "            await self._poisoner.put(received, ",
                 "            await persist(lease.complete, seconds=lease.length)\n"
                 '            faultpoint("after-poison-put")\n'
@@ -99,7 +99,7 @@ MUTANTS: Final = (
         "a release spends an attempt",
         (
             Edit(
-                "qworker/engine/settler.py",
+                "qworker/engine/settle/settler.py",
                 "        job = replace(job, releases=job.releases + 1, unknown=unknown, begun=begun, last=last)\n",
                 "        return None\n",
             ),
@@ -115,7 +115,7 @@ MUTANTS: Final = (
                 "        length, began = self._settings.lease, time.monotonic()\n        received",
             ),
             Edit(
-                "qworker/engine/lease.py",
+                "qworker/engine/lease/lease.py",
                 "        self.deadline = began + visibility\n",
                 "        self.deadline = time.monotonic() + visibility\n",
             ),
@@ -126,7 +126,7 @@ MUTANTS: Final = (
         "leases are renewed on the event loop of the handlers",
         (
             Edit(
-                "qworker/engine/lease.py",
+                "qworker/engine/lease/lease.py",
                 "        self._thread.start()\n",
                 "        self._kept = asyncio.get_running_loop().create_task(self._keep())\n",
             ),
@@ -144,8 +144,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 "qworker/engine/worker.py",
-                "from qworker.bodies import Encoding\n",
-                "from qworker.bodies import Encoding\nfrom qworker.envelope import decode\n",
+                "from qworker.wire.bodies import Encoding\n",
+                "from qworker.wire.bodies import Encoding\nfrom qworker.wire.envelope import decode\n",
             ),
         ),
         "bad_message_in_a_batch",
@@ -153,14 +153,14 @@ MUTANTS: Final = (
     Mutant(
         "the SDK tries again by itself",
         (
-            Edit("qworker/brokers/azure_connections.py", '        "retry_total": 0,\n', ""),
+            Edit("qworker/brokers/azure/connections.py", '        "retry_total": 0,\n', ""),
             Edit(
-                "qworker/brokers/azure_messages.py",
+                "qworker/brokers/azure/messages.py",
                 "AsyncPipeline(transport, [] if policy is None else [policy])",
                 "AsyncPipeline(transport, [AsyncRetryPolicy(), *([] if policy is None else [policy])])",
             ),
             Edit(
-                "qworker/brokers/azure_messages.py",
+                "qworker/brokers/azure/messages.py",
                 "import AsyncBearerTokenCredentialPolicy\n",
                 "import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy\n",
             ),
@@ -171,7 +171,7 @@ MUTANTS: Final = (
         "404 at a delete counts as a failure",
         (
             Edit(
-                "qworker/engine/lease.py",
+                "qworker/engine/lease/lease.py",
                 "            if self._uncertain:  # not gone",
                 "            if True:  # not gone",
             ),

@@ -23,7 +23,7 @@ ODD_TEXTS: Final = (
     "2026-01-01T00:00:00",
     "2026-01-01",
     "1e11",
-    "qworker.bundle",
+    "qworker.wire.bundle",
     "../../etc",
     '{"task":"t"}',
 )
@@ -83,7 +83,7 @@ def messages(draw: st.DrawFn) -> str:
     fields = draw(changed(SOUND)) | ({} if draw(st.integers(0, 9)) == 0 else {"task": draw(st.sampled_from("tu"))})
     if draw(st.booleans()):
         job = changed(SOUND).map(lambda fields: {"task": "t"} | fields)
-        fields |= {"task": "qworker.bundle", "jobs": draw(st.lists(job | odd, max_size=5))}
+        fields |= {"task": "qworker.wire.bundle", "jobs": draw(st.lists(job | odd, max_size=5))}
     return draw(as_sent(fields))
 
 

@@ -20,7 +20,7 @@ from history import History, Verdict, check
 from qworker.brokers.base import MAX_BATCH
 from qworker.errors import PartlyEnqueued, QueueNotFound
 from qworker.job import Job
-from qworker.poison import decode_poison
+from qworker.poison.record import decode_poison
 from qworker.produce.producer import Call
 from qworker.task import Task
 

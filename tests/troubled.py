@@ -17,15 +17,15 @@ from fault_actions import Answer, Delay, DropAnswer
 from fault_proxy import FaultProxy
 from fault_rules import Rule
 from qworker import INJECTED, App, Backoff, Context
-from qworker.brokers.azure import AzureBroker
+from qworker.brokers.azure.broker import AzureBroker
 from qworker.brokers.base import Broker, Message, Queue
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.brokers.wrapped import WrappedBroker, WrappedQueue
 from qworker.engine.worker import Worker
-from qworker.envelope import decode
 from qworker.errors import AnswerLost, BrokerBusy, InvalidEnvelope
 from qworker.settings import Settings
 from qworker.testing import EventRecorder
+from qworker.wire.envelope import decode
 
 
 class Trouble(Protocol):

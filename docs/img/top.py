@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from qworker.cli.top_model import Look, QueueSeen, Scrape, picture
-from qworker.cli.top_view import View
-from qworker.given_up import GivenUp
+from qworker.cli.top.view import View
+from qworker.operate.top.model import Look, QueueSeen, Scrape, picture
 from qworker.outcome import Failure
-from qworker.poison import PoisonRecord
+from qworker.poison.record import PoisonRecord
+from qworker.poison.selection import GivenUp
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))

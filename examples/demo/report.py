@@ -14,8 +14,8 @@ from rich.text import Text
 
 from examples.demo.files import short
 from qworker.brokers.base import MAX_BATCH, Queue
-from qworker.envelope import decode
-from qworker.poison import PoisonRecord, decode_poison
+from qworker.poison.record import PoisonRecord, decode_poison
+from qworker.wire.envelope import decode
 
 LOOK = 60
 """Seconds that a poisoned job stays out of sight after it was read here."""

@@ -33,14 +33,14 @@ def _is_connection_string(url: str) -> bool:
 
 
 def _sqlite(rest: str, folder: Path | None) -> Broker:
-    from qworker.brokers.sqlite import SqliteBroker  # noqa: PLC0415 — only the broker in use is imported
-    from qworker.brokers.sqlite_place import place_of_url  # noqa: PLC0415 — the same
+    from qworker.brokers.sqlite.broker import SqliteBroker  # noqa: PLC0415 — only the broker in use is imported
+    from qworker.brokers.sqlite.place import place_of_url  # noqa: PLC0415 — the same
 
     return SqliteBroker(place_of_url(rest, folder))
 
 
 def _azure(scheme: str, rest: str, url: str) -> Broker:
-    from qworker.brokers.azure import AzureBroker  # noqa: PLC0415 — it takes 0.3 s to import
+    from qworker.brokers.azure.broker import AzureBroker  # noqa: PLC0415 — it takes 0.3 s to import
 
     if _is_connection_string(url):
         return AzureBroker.from_connection_string(url)

@@ -9,11 +9,11 @@ import typer.main
 
 from qworker import _distribution
 from qworker.cli.commands import Commands
-from qworker.cli.endings import explained, traceback_of
-from qworker.cli.options import show_help_alone
-from qworker.cli.pipes import print_text, tell
-from qworker.engine.supervisor import SUPERVISED
-from qworker.streams import flush_or_drop
+from qworker.cli.shared.endings import explained, traceback_of
+from qworker.cli.shared.options import show_help_alone
+from qworker.cli.shared.pipes import print_text, tell
+from qworker.processes.supervisor import SUPERVISED
+from qworker.system.streams import flush_or_drop
 
 cli = typer.Typer(
     name="qworker",

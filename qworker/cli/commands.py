@@ -19,15 +19,15 @@ class _Place:
 
 
 COMMANDS: Final = {
-    "run": _Place("qworker.cli.run", "run", "Run the jobs of an app's queues until told to stop."),
-    "enqueue": _Place("qworker.cli.enqueue", "enqueue", "Enqueue a job, or many from lines of JSON."),
+    "run": _Place("qworker.cli.run.command", "run", "Run the jobs of an app's queues until told to stop."),
+    "enqueue": _Place("qworker.cli.enqueue.command", "enqueue", "Enqueue a job, or many from lines of JSON."),
     "tasks": _Place("qworker.cli.tasks", "tasks", "List an app's tasks."),
     "doctor": _Place(
         "qworker.cli.doctor", "doctor", "Check what a worker needs, and say what to do about what is wrong."
     ),
-    "top": _Place("qworker.cli.top", "top", "Watch queues, workers, tasks and failures."),
+    "top": _Place("qworker.cli.top.command", "top", "Watch queues, workers, tasks and failures."),
     "queues": _Place("qworker.cli.queues", "queues", "List, create, look into, clear and delete queues."),
-    "poison": _Place("qworker.cli.poison", "poison", "List jobs that were given up; replay or purge them."),
+    "poison": _Place("qworker.cli.poison.command", "poison", "List jobs that were given up; replay or purge them."),
 }
 
 

@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
+from qworker._exits import FAILED
 from qworker.brokers.base import Broker
-from qworker.cli.asking import ask, shared_broker
-from qworker.cli.checkup import Plan, check_up
-from qworker.cli.findings import Finding
-from qworker.cli.hiding import without_secrets
-from qworker.cli.load import load_app, wanted_queues
-from qworker.cli.options import AppArgument, AppOption, BrokerOption, JsonOption, one_app
-from qworker.cli.pipes import say
-from qworker.cli.tables import Column, print_json, print_table
-from qworker.engine.exits import FAILED
+from qworker.cli.shared.asking import ask, shared_broker
+from qworker.cli.shared.hiding import without_secrets
+from qworker.cli.shared.load import load_app, wanted_queues
+from qworker.cli.shared.options import AppArgument, AppOption, BrokerOption, JsonOption, one_app
+from qworker.cli.shared.pipes import say
+from qworker.cli.shared.tables import Column, print_json, print_table
+from qworker.operate.doctor.checkup import Plan, check_up
+from qworker.operate.doctor.findings import Finding
 from qworker.operate.words import NONE, counted
 from qworker.settings import Settings
 

@@ -6,12 +6,12 @@ import typer
 
 from qworker._queue_names import POISON_SUFFIX
 from qworker.brokers.base import Broker
-from qworker.cli.asking import ask, confirm, shared_broker
-from qworker.cli.contents import Shown
-from qworker.cli.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
-from qworker.cli.pipes import print_text, say, tell
-from qworker.cli.tables import Column, as_json_text, print_block, print_json, print_table
+from qworker.cli.shared.asking import ask, confirm, shared_broker
+from qworker.cli.shared.options import HELP, AppOption, ArgsOption, BrokerOption, JsonOption, YesOption
+from qworker.cli.shared.pipes import print_text, say, tell
+from qworker.cli.shared.tables import Column, as_json_text, print_block, print_json, print_table
 from qworker.errors import ConfigurationError
+from qworker.operate.contents import Shown
 from qworker.operate.lengths import Length, lengths
 from qworker.operate.words import NONE, counted, iso, span
 

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from qworker.cli.load import load_app
-from qworker.cli.tables import Column, print_json, print_table
+from qworker.cli.shared.load import load_app
+from qworker.cli.shared.tables import Column, print_json, print_table
 from qworker.errors import ConfigurationError
+from qworker.operate.schema import schema_of
 from qworker.operate.words import NONE
-from qworker.schema import schema_of
 from qworker.settings import Settings
 from qworker.task import Task
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from qworker._clock import SYSTEM_CLOCK
 from qworker.brokers.base import Message
-from qworker.clock import SYSTEM_CLOCK
 from qworker.engine.bundles import Bundle, Part
-from qworker.engine.lease import Lease
+from qworker.engine.lease.lease import Lease
 from qworker.errors import InvalidEnvelope
 from qworker.job import Job
 from qworker.task import Task

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qworker.bodies import Encoding, as_body
 from qworker.brokers.base import check_body
-from qworker.bundle import TASK, Contents, Member
-from qworker.engine.lease import Lease
+from qworker.engine.lease.lease import Lease
 from qworker.errors import InvalidEnvelope, MessageTooLarge
 from qworker.job import Job
-from qworker.notes import KEY as NOTED
-from qworker.notes import NOTHING, Notes, fields_of
+from qworker.wire.bodies import Encoding, as_body
+from qworker.wire.bundle import TASK, Contents, Member
+from qworker.wire.notes import KEY as NOTED
+from qworker.wire.notes import NOTHING, Notes, fields_of
 
 
 @dataclass(slots=True, eq=False)

@@ -7,19 +7,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
+from qworker._faultpoints import faultpoint
 from qworker._queue_names import poison_queue_of
-from qworker.bodies import Encoding, is_plain
-from qworker.bundle import contents_of, may_be_bundle
 from qworker.context import context_of
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.bundles import Bundle, Part
-from qworker.engine.decide import decide
-from qworker.engine.faultpoints import faultpoint
-from qworker.engine.hooks import ErrorHooks
-from qworker.engine.report import event_of
-from qworker.engine.runner import Run, Runner, worker_lost
-from qworker.engine.settler import Settler
-from qworker.envelope import decode
+from qworker.engine.run.runner import Run, Runner, worker_lost
+from qworker.engine.settle.decide import decide
+from qworker.engine.settle.hooks import ErrorHooks
+from qworker.engine.settle.report import event_of
+from qworker.engine.settle.settler import Settler
 from qworker.errors import BrokerError, InvalidEnvelope, LeaseLost, MessageTooLarge
 from qworker.events import BundleSplit, Event, JobEvent, JobStarted, JobStuck, MessagePoisoned, SettleFailed
 from qworker.events import LeaseLost as LeaseLostEvent
@@ -28,6 +25,9 @@ from qworker.job import Job
 from qworker.outcome import Action, Failure, Lost, Outcome, Released
 from qworker.retry import RetryPolicy
 from qworker.task import Task
+from qworker.wire.bodies import Encoding, is_plain
+from qworker.wire.bundle import contents_of, may_be_bundle
+from qworker.wire.envelope import decode
 
 
 class Pipeline:

@@ -11,25 +11,24 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from qworker._faultpoints import faultpoint
 from qworker._queue_names import DEFAULT_QUEUE, poison_queue_of
-from qworker.bodies import Encoding
+from qworker._routine import LeaseRenewed, Routine, RoutineListener
 from qworker.brokers.base import Broker, Message, Queue
-from qworker.engine.access import Access, GuardedBroker, Suspended
 from qworker.engine.attempt import Received
-from qworker.engine.beginning import Beginning, refuse_worker_while_beginning
-from qworker.engine.faultpoints import faultpoint
-from qworker.engine.fetcher import Fetcher, Pace
-from qworker.engine.forks import end_forks_of
-from qworker.engine.lease import Lease, LeaseKeeper
+from qworker.engine.get.fetcher import Fetcher, Pace
+from qworker.engine.get.slots import Slots
+from qworker.engine.get.turns import Turns
+from qworker.engine.guard.access import Access, GuardedBroker, Suspended
+from qworker.engine.guard.requests import ToldBroker
+from qworker.engine.guard.rights import RightsCheck
+from qworker.engine.guard.vitals import Vitals, lengths
+from qworker.engine.lease.lease import Lease, LeaseKeeper
+from qworker.engine.lease.watch import LoopWatch
 from qworker.engine.pipeline import Pipeline
-from qworker.engine.requests import ToldBroker
-from qworker.engine.rights import RightsCheck
-from qworker.engine.runner import Runner
-from qworker.engine.settler import Settler
-from qworker.engine.slots import Slots
-from qworker.engine.turns import Turns
-from qworker.engine.vitals import Vitals, lengths
-from qworker.engine.watch import LoopWatch
+from qworker.engine.run.forks import end_forks_of
+from qworker.engine.run.runner import Runner
+from qworker.engine.settle.settler import Settler
 from qworker.errors import AccessDenied, BrokerError, BrokerUnusable, text_of
 from qworker.events import (
     Event,
@@ -48,9 +47,10 @@ from qworker.events import (
 )
 from qworker.failing import ErrorHook
 from qworker.middleware import Middleware
-from qworker.routine import LeaseRenewed, Routine, RoutineListener
+from qworker.processes.beginning import Beginning, refuse_worker_while_beginning
 from qworker.settings import Settings
 from qworker.task import Task
+from qworker.wire.bodies import Encoding
 
 if TYPE_CHECKING:  # an extra
     from qworker.tracing import Tracing

@@ -17,13 +17,13 @@ from typing import (
 )
 
 from qworker._queue_names import check_task_queue
-from qworker._verbs import missing
-from qworker.bounds import MAX_OWN_HEADERS, header_problem
 from qworker.brokers.base import MAX_TTL
 from qworker.errors import ConfigurationError, InvalidArguments, shown
 from qworker.job import Job, new_job_ids, utc_now
+from qworker.registration.verbs import missing
 from qworker.retry import Delay, in_seconds, rest_of, seconds_of
-from qworker.signature import Encoded, Signature
+from qworker.wire.bounds import MAX_OWN_HEADERS, header_problem
+from qworker.wire.signature import Encoded, Signature
 
 P = ParamSpec("P")
 

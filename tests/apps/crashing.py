@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from jobs import app, note
 from qworker import INJECTED, Backoff, Context
-from qworker.engine.faultpoints import faultpoint
+from qworker._faultpoints import faultpoint
 
 __all__ = ["app"]
 

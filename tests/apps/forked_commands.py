@@ -10,9 +10,9 @@ import sys
 from typing import Final, NoReturn
 
 import jobs
-import qworker.cli.load
+import qworker.cli.shared.load
 import qworker.engine.worker
-import qworker.logs  # noqa: F401 — what a command loads late is loaded here, once
+import qworker.observe.logs  # noqa: F401 — what a command loads late is loaded here, once
 from qworker.cli import main
 
 _PATIENCE: Final = 60

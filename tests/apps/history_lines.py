@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qworker import Context
-from qworker.bundle import TASK as BUNDLE_TASK
 from qworker.context import NoContext, current
-from qworker.engine.beginning import CHILD
 from qworker.events import (
     Event,
     JobEvent,
@@ -26,6 +24,8 @@ from qworker.events import (
     SettleFailed,
     TaskUnknown,
 )
+from qworker.processes.beginning import CHILD
+from qworker.wire.bundle import TASK as BUNDLE_TASK
 
 FILE: Final = os.environ.get("HISTORY")
 """Where a worker's history goes; None outside of a worker under test."""

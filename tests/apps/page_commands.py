@@ -18,11 +18,11 @@ import pytest  # noqa: F401 — what a command loads late is loaded here, once
 
 import qworker.app
 import qworker.brokers.choose
-import qworker.brokers.sqlite
-import qworker.cli.load
+import qworker.brokers.sqlite.broker
+import qworker.cli.shared.load
 import qworker.engine.worker
-import qworker.log_setup
-import qworker.logs
+import qworker.observe.log_setup
+import qworker.observe.logs
 import qworker.testing
 from qworker.__main__ import main
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import settings
 
 from azurite_server import Azurite
-from qworker.brokers.azure import AzureBroker
+from qworker.brokers.azure.broker import AzureBroker
 from qworker.testing.contract import BrokerContract, Harness, RealHarness
 from qworker.testing.model import QueueMachine
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.testing.clock import FakeClock
 from qworker.testing.contract import BrokerContract, FakeHarness, Harness
 from qworker.testing.model import QueueMachine

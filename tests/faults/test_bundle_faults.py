@@ -14,11 +14,11 @@ import crashing
 import jobs
 from fault_report import Fault
 from history import check
-from qworker.bundle import bundled
-from qworker.envelope import encode
 from qworker.events import JobSucceeded, LeaseLost
 from qworker.job import Job
-from qworker.poison import decode_poison
+from qworker.poison.record import decode_poison
+from qworker.wire.bundle import bundled
+from qworker.wire.envelope import encode
 from stage import Stage, WorkerProcess, wait_until
 from troubled import Bench, until
 

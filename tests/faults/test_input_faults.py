@@ -23,14 +23,14 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App
-from qworker.bodies import Encoding
 from qworker.brokers.base import Message
-from qworker.envelope import decode, encode
 from qworker.errors import InvalidArguments, InvalidEnvelope, MessageTooLarge
 from qworker.job import utc_now
-from qworker.notes import Notes, with_notes
-from qworker.poison import PoisonRecord, decode_poison
+from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.produce.producer import Producer
+from qworker.wire.bodies import Encoding
+from qworker.wire.envelope import decode, encode
+from qworker.wire.notes import Notes, with_notes
 from stage import MakeStage, Stage, WorkerProcess, wait_until
 
 

@@ -12,7 +12,7 @@ from fault_actions import Answer
 from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
-from qworker.brokers.azure import AzureBroker
+from qworker.brokers.azure.broker import AzureBroker
 from qworker.errors import BrokerBusy
 from qworker.events import JobSucceeded, LeaseLost, SettleFailed
 from stage import Stage, wait_until
@@ -225,7 +225,7 @@ async def test_a_batch_of_32_that_waits_its_turn_is_renewed(
     bench: Bench, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a rush of quick jobs makes a worker of one slot take 32 at once, and only where they are settled quickly."""
-    monkeypatch.setattr("qworker.engine.slots.Slots._prefetch", lambda _: 64)
+    monkeypatch.setattr("qworker.engine.get.slots.Slots._prefetch", lambda _: 64)
     seconds, lease = fault.scale(short=(0.4, 10), full=(1.0, 6))
     async with bench.worker(lease=lease, concurrency=1) as worker:
         await bench.rest.aenqueue_many([(n, 0.0) for n in range(200)])

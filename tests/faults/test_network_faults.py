@@ -26,10 +26,10 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App
-from qworker.envelope import decode
 from qworker.errors import EnqueueUncertain
 from qworker.events import Event, JobPoisoned, JobSucceeded, LeaseLost, PollFailed, SettleFailed
 from qworker.testing import EventRecorder
+from qworker.wire.envelope import decode
 from stage import MakeStage, Stage, wait_until
 from troubled import Bench, azure_bench, until
 

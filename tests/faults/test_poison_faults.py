@@ -24,20 +24,20 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from qworker import App, Backoff
-from qworker.bodies import Encoding, as_body
-from qworker.brokers.azure import AzureBroker
+from qworker.brokers.azure.broker import AzureBroker
 from qworker.brokers.base import MAX_BODY_BYTES, Broker
-from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
+from qworker.brokers.sqlite.broker import SqliteBroker, SqliteQueue
 from qworker.errors import AccessDenied, BrokerBusy, InvalidEnvelope
 from qworker.events import JobPoisoned, JobSucceeded, MessagePoisoned, SettleFailed
-from qworker.poison import PoisonRecord, decode_poison
-from qworker.replay import replay
+from qworker.poison.record import PoisonRecord, decode_poison
+from qworker.poison.replay import replay
 from qworker.testing import EventRecorder
+from qworker.wire.bodies import Encoding, as_body
 from stage import Stage, WorkerProcess, wait_until
 
 C: Final = 4
 LEASE: Final = 2
-REPLAY: Final = "import sys; from qworker.cli import main; import qworker.replay; sys.stdin.readline(); main()"
+REPLAY: Final = "import sys; from qworker.cli import main; import qworker.poison.replay; sys.stdin.readline(); main()"
 
 
 @pytest.fixture(params=["sqlite", "azure"])

@@ -31,18 +31,19 @@ from fault_exchange import How
 from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
-from qworker import App, Context, Job, events, log_setup
-from qworker.bodies import as_body
+from qworker import App, Context, Job, events
 from qworker.brokers.base import Message, PeekedMessage
 from qworker.cli import main
 from qworker.errors import QworkerError
+from qworker.observe import log_setup
 from qworker.outcome import Failure
-from qworker.poison import PoisonRecord
+from qworker.poison.record import PoisonRecord
 from qworker.settings import Settings
+from qworker.wire.bodies import as_body
 from stage import MakeStage, Stage, WorkerProcess, wait_until
 
-enqueue_module = importlib.import_module("qworker.enqueue")
-run_module = importlib.import_module("qworker.cli.run")  # its name in the package is that of the command
+enqueue_module = importlib.import_module("qworker.produce.enqueuer")
+run_module = importlib.import_module("qworker.cli.run.command")  # its name in the package is that of the command
 PACKAGE: Final = Path(qworker.__file__).parent
 ARGUMENT: Final = "canary-argument"
 WRONG_KEY: Final = "canaryKEY" * 8

@@ -21,8 +21,8 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from proc import family, starved
-from qworker.envelope import decode
 from qworker.task import Task
+from qworker.wire.envelope import decode
 from stage import MakeStage, Stage, WorkerProcess, wait_until
 from watched import Watched
 

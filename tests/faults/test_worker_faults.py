@@ -23,7 +23,7 @@ from fault_proxy import FaultProxy
 from fault_report import Fault
 from fault_rules import Rule
 from history import check
-from qworker.poison import PoisonRecord, decode_poison
+from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.task import Task
 from stage import MakeStage, Stage, WorkerProcess, wait_until
 

@@ -19,11 +19,11 @@ from doubles import ScriptedBroker, message
 from fault_proxy import FaultProxy
 from idle import arun_until_idle
 from qworker import App
-from qworker.brokers.azure import AzureBroker
-from qworker.brokers.azure_transport import Answer, BareTransport
-from qworker.brokers.sqlite_writer import Writer
-from qworker.envelope import encode
+from qworker.brokers.azure.broker import AzureBroker
+from qworker.brokers.azure.transport import Answer, BareTransport
+from qworker.brokers.sqlite.writer import Writer
 from qworker.job import Job
+from qworker.wire.envelope import encode
 
 JOBS = 640
 

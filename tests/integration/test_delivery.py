@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import jobs
 from fault_proxy import FaultProxy
-from qworker.poison import decode_poison
+from qworker.poison.record import decode_poison
 from stage import Stage, wait_until
 
 LEASE = 3

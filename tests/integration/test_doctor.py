@@ -16,7 +16,7 @@ from azure.storage.queue import AccountSasPermissions, ResourceTypes, Services, 
 
 from azurite_server import ACCOUNT, KEY, Azurite, connection_string
 from qworker.brokers.base import Condition
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.cli import main
 from qworker.errors import BrokerUnavailable, BrokerUnusable
 from running import ROOT

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobs
-from qworker.health.server import NO_METRICS, listen
+from qworker.observe.health.server import NO_METRICS, listen
 from running import run, started
 from stage import Stage, WorkerProcess, wait_until
 

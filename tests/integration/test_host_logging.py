@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from documents import Runner
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from running import run
 
 SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(10**6)))

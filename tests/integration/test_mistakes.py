@@ -309,7 +309,7 @@ def test_sqlite_needs_nothing_of_azure(sqlite_stage: Stage, here: Path) -> None:
         try:
             main()
         finally:
-            assert "qworker.brokers.sqlite" in sys.modules
+            assert "qworker.brokers.sqlite.broker" in sys.modules
             print([name for name in sys.modules if name.partition(".")[0] in {"azure", "aiohttp", "msal"}])
     """
     ended = subprocess.run(

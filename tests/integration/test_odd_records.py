@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from odd_records import RECORD, messages, records
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.cli import main
-from qworker.escaping import has_hidden
+from qworker.lines.escaping import has_hidden
 from qworker.outcome import Failure
-from qworker.poison import PoisonRecord, encode_poison
+from qworker.poison.record import PoisonRecord, encode_poison
 
 SOUND = encode_poison(
     PoisonRecord(

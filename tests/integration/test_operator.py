@@ -23,20 +23,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import billing
 from azurite_server import Azurite, connection_string
-from qworker.bundle import bundled
 from qworker.cli import main
-from qworker.envelope import encode
-from qworker.given_up import Selection
 from qworker.job import Job
 from qworker.outcome import Failure
-from qworker.poison import PoisonRecord, decode_poison, encode_poison
-from qworker.replay import replay
-from qworker.sweep import Progress
+from qworker.poison.record import PoisonRecord, decode_poison, encode_poison
+from qworker.poison.replay import replay
+from qworker.poison.selection import Selection
+from qworker.poison.sweep import Progress
+from qworker.wire.bundle import bundled
+from qworker.wire.envelope import encode
 from running import ROOT
 from stage import Stage, WorkerProcess, wait_until
 
 NOW: Final = datetime.now(UTC)
-GATE: Final = "import sys; from qworker.cli import main; import qworker.replay; sys.stdin.readline(); main()"
+GATE: Final = "import sys; from qworker.cli import main; import qworker.poison.replay; sys.stdin.readline(); main()"
 SECRET: Final = "argument-canary"
 
 

@@ -13,7 +13,7 @@ from azure.storage.queue import QueueSasPermissions, generate_queue_sas
 from jsonschema import Draft202012Validator
 
 from azurite_server import ACCOUNT, KEY, Azurite
-from qworker.envelope import decode
+from qworker.wire.envelope import decode
 from running import ROOT, run
 from stage import MakeStage
 

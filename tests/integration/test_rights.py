@@ -19,8 +19,8 @@ from azure.storage.queue import (
 from azurite_server import ACCOUNT, KEY, Azurite
 from fault_report import Fault
 from qworker import App, Reject
-from qworker.brokers.azure import AzureBroker
-from qworker.brokers.azure_errors import (
+from qworker.brokers.azure.broker import AzureBroker
+from qworker.brokers.azure.errors import (
     CLEAR,
     COUNT,
     CREATE_QUEUE,
@@ -35,8 +35,8 @@ from qworker.brokers.azure_errors import (
 from qworker.brokers.base import Right
 from qworker.errors import AccessDenied
 from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
-from qworker.given_up import Selection
-from qworker.replay import replay
+from qworker.poison.replay import replay
+from qworker.poison.selection import Selection
 from qworker.testing import EventRecorder
 from running import ROOT
 from stage import Stage

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from documents import Runner
-from qworker.envelope import encode
 from qworker.errors import QueueNotFound
 from qworker.job import Job
+from qworker.wire.envelope import encode
 from stage import Stage
 
 HANDLERS = """

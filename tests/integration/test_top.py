@@ -19,8 +19,8 @@ import pytest
 import jobs
 from azurite_server import connection_string
 from qworker.cli import main
-from qworker.cli.top_model import Look
-from qworker.cli.top_sources import Sources
+from qworker.operate.top.model import Look
+from qworker.operate.top.sources import Sources
 from running import ROOT
 from stage import APPS, Stage, wait_until
 
@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line(top: Top, arguments: list[str], says: str) -> Non
 
 def test_the_extra_is_named(top: Top, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    monkeypatch.delitem(sys.modules, "qworker.cli.scrape", raising=False)
+    monkeypatch.delitem(sys.modules, "qworker.operate.top.scrape", raising=False)
     code, _, err = top("sqlite:///jobs.db", "--from", "http://127.0.0.1:1")
     assert (2, "qworker: --from takes prometheus-client: pip install 'qworker-azure[metrics]'\n") == (code, err)
 

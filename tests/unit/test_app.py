@@ -12,9 +12,9 @@ import pytest
 import qworker
 from doubles import ScriptedBroker
 from qworker import App, ConfigurationError, InvalidArguments, default_app
-from qworker.brokers.sqlite import SqliteBroker
-from qworker.envelope import decode
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.errors import InvalidBrokerURL, MessageTooLarge, UnknownTask
+from qworker.wire.envelope import decode
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, field_validator
 from pydantic.alias_generators import to_camel
 
-from qworker.arrival import arrival_check
+from qworker.wire.arrival import arrival_check
 
 
 class Status(Enum):

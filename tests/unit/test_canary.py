@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, field_serializer, field_validator
 
 from qworker import INJECTED, App, Context
-from qworker.cli.job_lines import BadLine, Batch, Options
-from qworker.cli.lines import Line
+from qworker.cli.enqueue.job_lines import BadLine, Batch, Options
+from qworker.cli.enqueue.lines import Line
 from qworker.events import JobStarted
 from qworker.job import Job
 from qworker.testing import make_context, run_until_idle

@@ -16,10 +16,10 @@ import yaml
 
 import bicep
 from manifests import CONTAINER_APP, KINDS
-from qworker.cli.run import _LAST_EXIT
-from qworker.engine.exits import UNUSABLE, WRONG_USE
-from qworker.engine.supervisor import _KILL_AFTER
+from qworker._exits import UNUSABLE, WRONG_USE
+from qworker.cli.run.command import _LAST_EXIT
 from qworker.errors import ConfigurationError
+from qworker.processes.supervisor import _KILL_AFTER
 from qworker.settings import Settings, parse_seconds
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from azurite_server import Azurite
 from fault_actions import Action, Answer, BlackHole, CutBody, Delay, DropAnswer, DropBefore, Duplicate, Shuffle
 from fault_proxy import FaultProxy
 from fault_rules import Rule
-from qworker.brokers.azure import AzureBroker, AzureQueue
+from qworker.brokers.azure.broker import AzureBroker, AzureQueue
 from qworker.errors import AnswerLost, BrokerBusy, BrokerUnavailable, LeaseLost
 from stage import wait_until
 

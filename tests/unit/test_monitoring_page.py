@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qworker.health.samples import text_of_all
-from qworker.metrics import _OUTCOMES, Metrics
+from qworker.observe.health.samples import text_of_all
+from qworker.observe.metrics import _OUTCOMES, Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "monitoring.md").read_text()

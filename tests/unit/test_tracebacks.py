@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qworker import tracebacks
-from qworker.tracebacks import place_of, traceback_of
+from qworker import _tracebacks as tracebacks
+from qworker._tracebacks import place_of, traceback_of
 from running import ROOT
 
 

@@ -15,9 +15,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from doubles import ScriptedBroker
 from idle import arun_until_idle, run_until_idle
 from qworker import INJECTED, App, Backoff, ConfigurationError, Context, Reject, Retry, Snooze
-from qworker.envelope import decode
 from qworker.errors import BrokerRefused
 from qworker.job import Job
+from qworker.wire.envelope import decode
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EXPORTER = InMemorySpanExporter()

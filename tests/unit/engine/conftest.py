@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from qworker import App
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.testing import EventRecorder, FakeClock
 
 

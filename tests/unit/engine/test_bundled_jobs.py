@@ -12,11 +12,9 @@ from doubles import ScriptedBroker, ScriptedQueue, message, until
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Retry, Snooze
 from qworker.brokers.base import PeekedMessage
-from qworker.brokers.sqlite import SqliteBroker
-from qworker.bundle import TASK, bundled, contents_of
-from qworker.engine import persist as persist_module
-from qworker.engine import poisoner as poisoner_module
-from qworker.envelope import decode, encode
+from qworker.brokers.sqlite.broker import SqliteBroker
+from qworker.engine.settle import persist as persist_module
+from qworker.engine.settle import poisoner as poisoner_module
 from qworker.errors import BrokerRefused, MessageTooLarge
 from qworker.errors import LeaseLost as LostLease
 from qworker.events import (
@@ -32,9 +30,11 @@ from qworker.events import (
     SettleFailed,
 )
 from qworker.job import Reason, utc_now
-from qworker.poison import PoisonRecord, decode_poison
-from qworker.replay import replay
+from qworker.poison.record import PoisonRecord, decode_poison
+from qworker.poison.replay import replay
 from qworker.testing import EventRecorder, FakeClock
+from qworker.wire.bundle import TASK, bundled, contents_of
+from qworker.wire.envelope import decode, encode
 
 
 async def poisoned(broker: SqliteBroker) -> list[PoisonRecord]:

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from idle import arun_until_idle
 from odd_records import SOUND, messages
 from qworker import App, Backoff
-from qworker.bounds import MAX_JOBS
-from qworker.brokers.sqlite import SqliteBroker
-from qworker.bundle import TASK
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.events import Event, JobPoisoned, JobReleased, MessagePoisoned, SettleFailed
-from qworker.given_up import GivenUp
+from qworker.poison.selection import GivenUp
 from qworker.testing import FakeClock
+from qworker.wire.bounds import MAX_JOBS
+from qworker.wire.bundle import TASK
 
 _ROUNDS = 12
 """More than any job here has deliveries."""

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from doubles import ScriptedQueue, message
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Snooze
+from qworker._clock import SYSTEM_CLOCK
 from qworker.brokers.base import MAX_TTL
-from qworker.brokers.sqlite import SqliteBroker
-from qworker.bundle import bundled
-from qworker.clock import SYSTEM_CLOCK
-from qworker.engine import runner as runner_module
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.engine.attempt import Attempt, Received
-from qworker.engine.lease import Lease
-from qworker.envelope import decode, encode
+from qworker.engine.lease.lease import Lease
+from qworker.engine.run import runner as runner_module
 from qworker.events import JobExpired, JobPoisoned, JobReleased, JobSnoozed, JobStarted, JobSucceeded
+from qworker.poison.replay import replay
+from qworker.poison.sweep import Progress
 from qworker.produce import producer as producer_module
-from qworker.replay import replay
-from qworker.sweep import Progress
 from qworker.testing import EventRecorder, FakeClock
+from qworker.wire.bundle import bundled
+from qworker.wire.envelope import decode, encode
 
 HOUR = timedelta(hours=1)
 

@@ -14,10 +14,9 @@ from doubles import ScriptedBroker, ScriptedQueue, message, until
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
 from qworker.brokers.base import MAX_BODY_BYTES
-from qworker.brokers.sqlite import SqliteBroker
+from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.engine import worker as worker_module
 from qworker.engine.worker import Worker
-from qworker.envelope import decode, encode
 from qworker.errors import AccessDenied, BrokerBusy, BrokerRefused, BrokerUnusable, QueueNotFound
 from qworker.errors import LeaseLost as LostLease
 from qworker.events import (
@@ -43,9 +42,10 @@ from qworker.events import (
     WorkerStopped,
     WorkerStopping,
 )
-from qworker.notes import Notes, with_notes
-from qworker.poison import PoisonRecord, decode_poison
+from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.testing import EventRecorder, FakeClock
+from qworker.wire.envelope import decode, encode
+from qworker.wire.notes import Notes, with_notes
 
 
 async def poisoned(broker: SqliteBroker, queue: str = "default") -> list[PoisonRecord]:
@@ -970,8 +970,8 @@ class Denying(ScriptedQueue):
 async def test_while_all_is_denied_queues_and_jobs_share_a_pause(
     app: App, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.5)
-    monkeypatch.setattr("qworker.engine.access._TURN", 0.1)
+    monkeypatch.setattr("qworker.engine.guard.access._PAUSE", 0.5)
+    monkeypatch.setattr("qworker.engine.guard.access._TURN", 0.1)
 
     @app.task(name="long")
     async def long() -> None:
@@ -1005,7 +1005,7 @@ async def test_while_all_is_denied_queues_and_jobs_share_a_pause(
 async def test_a_job_that_ends_while_all_is_denied_is_settled_once_it_is_not(
     app: App, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.2)
+    monkeypatch.setattr("qworker.engine.guard.access._PAUSE", 0.2)
 
     @app.task(name="ok")
     async def ok() -> None:
@@ -1027,7 +1027,7 @@ async def test_a_job_that_ends_while_all_is_denied_is_settled_once_it_is_not(
 async def test_a_burst_ends_where_a_queue_can_not_be_polled(
     recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch, refusal: AccessDenied | QueueNotFound
 ) -> None:
-    monkeypatch.setattr("qworker.engine.access._PAUSE", 0.2)
+    monkeypatch.setattr("qworker.engine.guard.access._PAUSE", 0.2)
     done: list[int] = []
     scripted = ScriptedBroker()
     app = App(broker=scripted)
@@ -1096,7 +1096,7 @@ async def test_a_job_given_up_while_its_poison_queue_refuses_keeps_its_reason_an
     await no.aenqueue()
     [sent] = await broker.queue("default").peek()
     with monkeypatch.context() as patch:
-        patch.setattr("qworker.engine.access.GuardedQueue.put", refuse)
+        patch.setattr("qworker.engine.guard.access.GuardedQueue.put", refuse)
         happened = await arun_until_idle(app)
         assert ["poison"] == [event.action for event in happened.of(SettleFailed)]
         clock.advance(60)
@@ -1130,7 +1130,7 @@ async def test_a_fetcher_that_ends_stops_the_worker(
     async def broken(_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("qworker.engine.fetcher.Fetcher.run", broken)
+    monkeypatch.setattr("qworker.engine.get.fetcher.Fetcher.run", broken)
     with caplog.at_level(logging.CRITICAL, "qworker"):
         async with app.worker() as worker:
             await asyncio.wait_for(worker.stop_requested(), 5)

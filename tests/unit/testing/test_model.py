@@ -7,7 +7,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from qworker.brokers.base import Message
-from qworker.brokers.sqlite import SqliteBroker, SqliteQueue
+from qworker.brokers.sqlite.broker import SqliteBroker, SqliteQueue
 from qworker.errors import LeaseLost
 from qworker.testing.clock import FakeClock
 from qworker.testing.contract import FakeHarness, Harness

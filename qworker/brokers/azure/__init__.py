@@ -1,0 +1,1 @@
+"""Keeps queues in Azure Queue Storage; nothing else imports its SDK."""

@@ -1,0 +1,1 @@
+"""qworker enqueue: one job from the command line, or many from lines."""

@@ -1,0 +1,1 @@
+"""qworker poison: what to do with jobs that were given up."""

@@ -1,0 +1,1 @@
+"""qworker run: a worker, or several processes of them."""

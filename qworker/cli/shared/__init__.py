@@ -1,0 +1,1 @@
+"""What several commands have: options, ways to a broker, ways to print and to end."""

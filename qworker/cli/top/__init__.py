@@ -1,0 +1,1 @@
+"""qworker top: queues, workers, tasks and failures, as they change."""

@@ -1,0 +1,1 @@
+"""Gets messages: when, from which queue, how many, and whose turn it is to start."""

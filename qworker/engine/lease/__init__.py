@@ -1,0 +1,1 @@
+"""Keeps the exclusive right to a message while its job waits and runs."""

@@ -1,0 +1,1 @@
+"""Runs handlers: on the event loop, in threads and in child processes."""

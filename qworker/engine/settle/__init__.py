@@ -1,0 +1,1 @@
+"""Settles messages: decides what is done about an outcome, and does it."""

@@ -1,0 +1,1 @@
+"""Tells others what workers do: logs, metrics, probes."""

@@ -1,0 +1,1 @@
+"""Checks whether a worker could do its work."""

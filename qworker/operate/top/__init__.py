@@ -1,0 +1,1 @@
+"""Follows queues, workers and tasks as they change."""

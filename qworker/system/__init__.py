@@ -1,0 +1,1 @@
+"""Knows the operating system and the interpreter, as far as qworker has to."""
