@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from qworker._clock import SYSTEM_CLOCK
 from qworker.brokers.base import Message
+from qworker.clock import SYSTEM_CLOCK
 from qworker.engine.bundles import Bundle, Part
 from qworker.engine.lease.lease import Lease
 from qworker.errors import InvalidEnvelope

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qworker._clock import SYSTEM_CLOCK, Clock
 from qworker._queue_names import check_queue_name
 from qworker.brokers.base import (
     Broker,
@@ -37,6 +36,7 @@ from qworker.brokers.sqlite.deletes import Deletes
 from qworker.brokers.sqlite.operation import Mode
 from qworker.brokers.sqlite.place import place_of
 from qworker.brokers.sqlite.writer import Writer
+from qworker.clock import SYSTEM_CLOCK, Clock
 
 _WRITE_PATIENCE: Final = 5.0
 """Seconds for which somebody who asks whether the file can be written waits for its lock."""

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from qworker._clock import Clock
 from qworker.brokers.base import Message, PeekedMessage
+from qworker.clock import Clock
 from qworker.errors import LeaseLost, QueueNotFound
 
 _PURGED_AT_ONCE: Final = 1000

@@ -13,7 +13,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from qworker._clock import Clock
 from qworker.brokers.sqlite import forks as sqlite_forks
 from qworker.brokers.sqlite.file import (
     escape_odd_texts,
@@ -28,6 +27,7 @@ from qworker.brokers.sqlite.file import (
 from qworker.brokers.sqlite.lookout import Lookout, Watch
 from qworker.brokers.sqlite.operation import Answer, Mode, Operation, Reply, answer, deliver
 from qworker.brokers.sqlite.session import Session, read_clock
+from qworker.clock import Clock
 from qworker.errors import AnswerLost, BrokerBusy, BrokerError, BrokerRefused, BrokerUnusable, QworkerError
 from qworker.system.inheritance import never_free
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from doubles import ScriptedQueue, message
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Snooze
-from qworker._clock import SYSTEM_CLOCK
 from qworker.brokers.base import MAX_TTL
 from qworker.brokers.sqlite.broker import SqliteBroker
+from qworker.clock import SYSTEM_CLOCK
 from qworker.engine.attempt import Attempt, Received
 from qworker.engine.lease.lease import Lease
 from qworker.engine.run import runner as runner_module

@@ -16,7 +16,6 @@ from typing import Any, cast
 import pytest
 
 from qworker import App
-from qworker._clock import SYSTEM_CLOCK
 from qworker.brokers.base import Message
 from qworker.brokers.sqlite import file as sqlite_file
 from qworker.brokers.sqlite import lookout as sqlite_lookout
@@ -25,6 +24,7 @@ from qworker.brokers.sqlite import writer as sqlite_writer
 from qworker.brokers.sqlite.broker import SqliteBroker, SqliteQueue
 from qworker.brokers.sqlite.operation import Mode, Operation, Reply
 from qworker.brokers.sqlite.session import Session, machine, read_clock
+from qworker.clock import SYSTEM_CLOCK
 from qworker.errors import (
     AnswerLost,
     BrokerBusy,
