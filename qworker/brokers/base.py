@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final, Literal
 
+from qworker._queue_names import check_queue_name as check_queue_name  # noqa: PLC0414 — of the contract, too
 from qworker.errors import MessageTooLarge
 
 MAX_BATCH: Final = 32

@@ -85,7 +85,7 @@ def test_the_rooms_of_the_page_on_architecture_are_there() -> None:
     """Modules are named in that one table, which is easy to keep; the decisions speak of concepts."""
     before, _, rest = (ROOT / "docs/architecture.md").read_text().partition("## The rooms\n")
     rooms, _, after = rest.partition("\n## ")
-    table = rooms.partition("| room |")[2].partition("\n\n")[0]
+    table = rooms.partition("| level |")[2].partition("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([\w/.]+)`", row.split("|")[2])}
     packages = {f"{found.parent.name}/" for found in (ROOT / "qworker").glob("*/__init__.py")}
     assert [] == sorted(name for name in named if not (ROOT / "qworker" / name).exists())
