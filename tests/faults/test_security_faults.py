@@ -100,7 +100,7 @@ def test_no_code_that_makes_code_or_objects_of_data(fault: Fault) -> None:
         f"none; modules are imported by name in {len(found)} places: the app's, and in a child process the app's, "
         "the task's own, and qworker's own, for its logs"
     )
-    files_with = {"cli/load.py", "engine/beginning.py", "engine/child.py"}
+    files_with = {"cli/shared/load.py", "processes/beginning.py", "engine/run/child.py"}
     assert {(file, "import_module") for file in files_with} == found
 
 
