@@ -18,7 +18,7 @@ import pytest
 from running import run, started
 from without_posix import AFTER_EACH
 
-BOOTSTRAP = Path(__file__).parents[1] / "without_posix.py"
+BOOTSTRAP = Path(__file__).parents[1] / "support/without_posix.py"
 MODULES = ("os", "signal", "socket", "time")
 TASKS = """
 from qworker import Reject, task

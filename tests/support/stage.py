@@ -24,7 +24,7 @@ from qworker.poison.record import decode_poison
 from qworker.produce.producer import Call
 from qworker.task import Task
 
-APPS = Path(__file__).parent / "apps"
+APPS = Path(__file__).parents[1] / "apps"
 _LAST_LINES: Final = 2.0
 """Seconds in which a worker writes down what it has done."""
 _LOOKED_AT: Final = 60

