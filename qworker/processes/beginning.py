@@ -12,6 +12,7 @@ from functools import partial, reduce
 from typing import Any, Final, Self
 
 from qworker.errors import ConfigurationError
+from qworker.system.import_path import spare_libraries
 from qworker.system.interpreter import import_path
 
 CHILD: Final = "qworker-child"
@@ -70,6 +71,8 @@ class Start:
         self._steps: list[Callable[[], object]] = []
         if values["setup"] is not None:  # what that imports is qworker's, which the project's path might hide
             self._steps.append(partial(_call, values["setup"]))
+        if values["app"] is not None:
+            self._steps.append(spare_libraries)
         self._steps += [partial(_use_path, values["path"]), partial(_prepare, values["prepare"])]
         if values["app"] is not None:
             self._steps.append(partial(importlib.import_module, values["app"]))

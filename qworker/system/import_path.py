@@ -2,7 +2,12 @@
 
 import os
 import sys
+from importlib.machinery import ModuleSpec, PathFinder
 
+LATE = frozenset(
+    {"aiohttp", "azure", "opentelemetry", "prometheus_client", "rich", "typer", "uvloop", "watchfiles"},
+)
+"""Libraries that the command and its workers import only when they need them, which may be after the project."""
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120 — pathlib may be the project's own at this time
 
 
@@ -11,9 +16,31 @@ def admit(folder: str) -> None:
 
     A folder that comes earlier already, by PYTHONPATH or as the program's own, stays there.
     """
+    spare_libraries()
     place = _behind_the_standard_library()
     if folder not in sys.path[: place + 1]:
         sys.path.insert(place, folder)
+
+
+def spare_libraries() -> None:
+    """Have libraries that qworker imports late found where they are installed, whatever the project's are called."""
+    if not any(isinstance(finder, _InstalledFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _InstalledFirst())
+
+
+class _InstalledFirst:
+    """Finds a library of qworker's among installed packages first, and in the project after."""
+
+    def find_spec(self, name: str, path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Return where the module is; None if it is no such library, for others to find."""
+        if path is not None or name not in LATE:
+            return None
+        installed = [entry for entry in sys.path if _is_place_of_packages(entry)]
+        return PathFinder.find_spec(name, installed) or PathFinder.find_spec(name)
+
+
+def _is_place_of_packages(entry: str) -> bool:
+    return os.path.basename(entry) in {"site-packages", "dist-packages"}  # noqa: PTH119 — as above
 
 
 def _behind_the_standard_library() -> int:

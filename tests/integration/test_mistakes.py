@@ -1,6 +1,7 @@
 """A user's mistakes: one clear line each, an exit code, no traceback, and nothing lost."""
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 import jobs
 from azurite_server import Azurite, connection_string
 from documents import Runner
+from running import started
 from stage import APPS, Stage
 
 BAD_KEY = "d3Jvbmcga2V5"
@@ -54,6 +56,8 @@ MISTAKES = [
         "method.Mailer.send can't be a task: it is a method, and no job has an object to call it on: "
         "make it a @staticmethod, or a function outside of the class ({here}/method.py:3)",
     ),
+    Mistake("run ending", "module 'ending' can't be imported: SystemExit: 3 ({here}/ending.py:1)"),
+    Mistake("tasks ending", "module 'ending' can't be imported: SystemExit: 3 ({here}/ending.py:1)"),
     Mistake("run misspelt", "module 'misspelt' can't be imported: SyntaxError: invalid syntax ({here}/misspelt.py:1)"),
     Mistake("run jobs --fast", "No such option: --fast (Possible options: --burst, --lease); see 'qworker run --help'"),
     Mistake("start jobs", "No such command 'start'; see 'qworker --help'"),
@@ -158,6 +162,13 @@ MISTAKES = [
     ),
     Mistake("enqueue jobs.quick --from jobs.jsonl", "--from: jobs.jsonl: No such file or directory"),
     Mistake("enqueue jobs.quick --from .", "--from: .: Is a directory"),
+    *(
+        Mistake(
+            f"enqueue jobs.quick --from {device}",
+            f"--from: {device} is a device, whose lines may have no end: name a file or a pipe",
+        )
+        for device in ("/dev/full", "/dev/zero", "/dev/urandom")
+    ),
     Mistake(
         "enqueue jobs.quick --from - --args [1] --kwargs {}",
         "--args, --kwargs: not with --from, whose lines have the arguments",
@@ -203,6 +214,7 @@ def here(tmp_path: Path) -> Path:
     )
     (tmp_path / "method.py").write_text("from qworker import task\nclass Mailer:\n    @task\n    def send(self): ...\n")
     (tmp_path / "misspelt.py").write_text("def def\n")
+    (tmp_path / "ending.py").write_text("raise SystemExit(3)\n")
     return tmp_path
 
 
@@ -232,6 +244,22 @@ def test_a_process_of_its_own_says_the_same(command: str, sqlite_stage: Stage, h
     ended = _run(command.split(), sqlite_stage, here)
     assert (f"qworker: {mistake.says.format(here=here)}\n", mistake.code) == (ended.stderr, ended.returncode)
     assert "" == ended.stdout
+
+
+@pytest.mark.parametrize("command", ["run slow", "run slow -p 2", "tasks slow", "enqueue slow.quick"])
+def test_ctrl_c_while_the_app_is_imported_ends_the_command(command: str, sqlite_stage: Stage, here: Path) -> None:
+    (here / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(100)\n")
+    with started([sys.executable, "-m", "qworker", *command.split()], cwd=here, environment=sqlite_stage.env()) as it:
+        it.wait_for("importing")
+        assert it.end(signal.SIGINT) in {0, 130}
+    assert "Traceback" not in it.output
+
+
+@pytest.mark.parametrize("command", ["doctor jobs", "top jobs --once"])
+def test_an_app_is_named_as_for_run(command: str, sqlite_stage: Stage, here: Path) -> None:
+    ended = _run(command.split(), sqlite_stage, here)
+    assert "Traceback" not in ended.stderr
+    assert str(here / "qworker.db") in ended.stdout or "sqlite" in ended.stdout
 
 
 def test_a_wrong_setting_is_named_by_where_it_stands(sqlite_stage: Stage, here: Path) -> None:

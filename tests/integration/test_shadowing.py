@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qworker.system.import_path import LATE, _InstalledFirst
 from running import started
 
 BIN = Path(sys.executable).parent
@@ -127,3 +128,40 @@ def test_and_reloads_there(project: Path) -> None:
         assert 0 == worker.end(signal.SIGTERM)
     assert "process.died" not in worker.output
     assert {"email", "queue"} < seen(project)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["enqueue", "--app", "jobs", "--from", "lines"],
+        ["queues", "--app", "jobs"],
+        ["tasks", "jobs"],
+        ["doctor", "--app", "jobs"],
+        ["top", "--once", "--app", "jobs"],
+        ["poison", "list", "--app", "jobs"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_takes_a_projects_file_for_a_library_that_it_imports_late(command: list[str], project: Path) -> None:
+    for library in LATE:
+        (project / f"{library}.py").write_text("raise SystemExit(f'{__file__} was imported')")
+    (project / "lines").write_text('{"task":"jobs.plain","args":["plain.json"]}')
+    enqueue(project)
+    told = qworker(QWORKER, *command, folder=project)
+    assert "was imported" not in told
+
+
+@pytest.mark.parametrize("library", sorted(LATE))
+def test_each_library_is_found_where_it_is_installed(library: str, tmp_path: Path) -> None:
+    (tmp_path / f"{library}.py").write_text("raise SystemExit('the project')")
+    code = f"from qworker.system.import_path import admit; admit({str(tmp_path)!r}); import {library}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_is_no_installed_library_is_the_projects_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "watchfiles", raising=False)
+    (tmp_path / "watchfiles.py").write_text("own = True")
+    assert str(tmp_path / "watchfiles.py") == _InstalledFirst().find_spec("watchfiles").origin  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """The table of faults: what it gathers, and that a fault without a test, or with a failed one, does not hold."""
 
+import os
 import re
 from pathlib import Path
 
@@ -39,7 +40,8 @@ Below.
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests / "support")]))
     monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "")
     pytester.makepyfile(SUITE)
     return pytester
