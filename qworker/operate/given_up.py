@@ -13,6 +13,7 @@ from qworker.operate.missing import NotFound
 from qworker.operate.words import NONE, age, iso
 from qworker.poison.purge import look_through
 from qworker.poison.selection import GivenUp
+from qworker.poison.sweep import Pass
 
 _LEAST: Final = 4
 """Characters of an id's beginning by which a job may be called."""
@@ -74,7 +75,7 @@ async def find(broker: Broker, queue: str | None, name: str, lease: int) -> list
         if found.there > len(found.seen):
             copies: list[GivenUp] = []
             see = partial(_keep, copies, name)
-            await look_through(broker, found.queue, see, lease=lease)
+            await look_through(broker, found.queue, see, Pass(lease=lease))
             seen = [each for each in seen if each[0] != found.queue] + [(found.queue, each) for each in copies]
     if not seen:
         raise NotFound(f"no job or message {name!r} was given up" + (f" in {queue}" if queue else ""))

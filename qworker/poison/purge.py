@@ -5,25 +5,17 @@ from collections.abc import Callable
 from qworker._queue_names import check_task_queue, poison_queue_of
 from qworker.brokers.base import Broker, Queue
 from qworker.errors import BrokerError, PartlyPurged
-from qworker.poison.selection import EVERYTHING, GivenUp, Selection
-from qworker.poison.sweep import Done, Leased, Sweep, Told, delete
+from qworker.poison.selection import GivenUp
+from qworker.poison.sweep import ALL, Done, Leased, Pass, Sweep, delete
 
 
-async def purge(  # noqa: PLR0913 — one parameter an option
-    broker: Broker,
-    queue: str,
-    *,
-    selection: Selection = EVERYTHING,
-    limit: int | None = None,
-    lease: int = 60,
-    told: Told = lambda _: None,
-) -> int:
-    """Delete what is in the poison queue of *queue*; return how many messages.
+async def purge(broker: Broker, queue: str, over: Pass = ALL) -> int:
+    """Delete the messages of the poison queue of *queue*; return how many.
 
-    At most *limit* messages of the *selection* are deleted, and at most as many as there were when it began. Killed, it
-    leaves what it had leased to others after *lease* seconds. *told* is called with each Progress.
+    It deletes no more messages than there were when it began. If it is killed, others get the rest of its messages
+    when their leases end.
 
-    Raises InvalidQueueName, or what the broker answered: within PartlyPurged if something was deleted before.
+    Raises InvalidQueueName, or the error of the broker: within PartlyPurged if something was deleted before.
     """
     poison = _poison_queue(broker, queue)
 
@@ -31,7 +23,7 @@ async def purge(  # noqa: PLR0913 — one parameter an option
         if await delete(poison, leased):
             done()
 
-    sweep = Sweep(poison, selection, lease=lease, limit=limit, told=told)
+    sweep = Sweep(poison, over)
     try:
         await sweep.run(act)
     except BrokerError as error:
@@ -41,16 +33,8 @@ async def purge(  # noqa: PLR0913 — one parameter an option
     return sweep.progress.done
 
 
-async def look_through(  # noqa: PLR0913 — one parameter an option
-    broker: Broker,
-    queue: str,
-    see: Callable[[GivenUp], None],
-    *,
-    selection: Selection = EVERYTHING,
-    limit: int | None = None,
-    lease: int = 60,
-    told: Told = lambda _: None,
-    replayable: bool = False,
+async def look_through(
+    broker: Broker, queue: str, see: Callable[[GivenUp], None], over: Pass = ALL, *, replayable: bool = False
 ) -> int:
     """Have *see* called for what `replay` or `purge` would deal with, and give all of it back; return how many.
 
@@ -58,7 +42,7 @@ async def look_through(  # noqa: PLR0913 — one parameter an option
 
     Raises InvalidQueueName, or what the broker answered.
     """
-    sweep = Sweep(_poison_queue(broker, queue), selection, lease=lease, limit=limit, told=told)
+    sweep = Sweep(_poison_queue(broker, queue), over)
 
     seen: set[str] = set()
 

@@ -7,33 +7,25 @@ from qworker._queue_names import check_task_queue, poison_queue_of
 from qworker.brokers.base import Broker, Urgency
 from qworker.errors import BrokerError, PartlyReplayed, QueueNotFound
 from qworker.poison.patience import patiently
-from qworker.poison.selection import EVERYTHING, GivenUp, Selection
-from qworker.poison.sweep import Done, Leased, Sweep, Told, delete
+from qworker.poison.selection import GivenUp
+from qworker.poison.sweep import ALL, Done, Leased, Pass, Sweep, delete
 from qworker.wire.envelope import has_ttl
 
 
-async def replay(  # noqa: PLR0913 — one parameter an option
-    broker: Broker,
-    queue: str,
-    *,
-    selection: Selection = EVERYTHING,
-    limit: int | None = None,
-    lease: int = 60,
-    told: Told = lambda _: None,
-) -> int:
-    """Put what is in the poison queue of *queue* back into it, as if it were new; return how many messages.
+async def replay(broker: Broker, queue: str, over: Pass = ALL) -> int:
+    """Put the messages of the poison queue of *queue* back into it, as if they were new; return how many.
 
-    A ttl counts anew from then on; a job whose producer named a moment instead (``expires_at``) is run however late.
-    It ends: at most *limit* messages of the *selection* are put back, at most as many as there were when it began, and
-    none twice that was given up again meanwhile. Put comes before delete: killed in between, it leaves a copy in both
-    queues, never in neither, and others can have the rest of what it had leased after *lease* seconds. Cancelled, it
-    ends what it has begun. Several replays at once share the work. *told* is called with each Progress, which also says
-    how many are left there because nothing of them could be put back.
+    Their ttls count anew from then on. A job whose producer named a moment instead (``expires_at``) runs however late.
 
-    Raises InvalidQueueName, or what the broker answered: within PartlyReplayed if something was put back before.
+    A replay ends: it puts back no more messages than there were when it began, and none twice that was given up again
+    meanwhile. It puts before it deletes: a kill in between leaves a copy in both queues, never in neither, and others
+    get the rest of its messages when their leases end. If it is cancelled, it ends the batch that it has begun.
+    Several replays at once share the work. Its Progress also says how many messages could not be put back.
+
+    Raises InvalidQueueName, or the error of the broker: within PartlyReplayed if something was put back before.
     """
     back = _WayBack(broker, check_task_queue(queue))
-    sweep = Sweep(back.poison, selection, lease=lease, limit=limit, told=told, leave=back.was_put)
+    sweep = Sweep(back.poison, over, leave=back.was_put)
     try:
         await sweep.run(back.move)
     except BrokerError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from qworker.brokers.base import MAX_BATCH, Message, Queue, Urgency
 from qworker.errors import BrokerError, LeaseLost
 from qworker.poison.patience import patiently
-from qworker.poison.selection import GivenUp, Selection, Unreplayable
+from qworker.poison.selection import EVERYTHING, GivenUp, Selection, Unreplayable
 
 _DELIVERIES: Final = 3
 """How often a pass may get each message that was there, on average: leases that end too soon must not keep it going."""
@@ -58,6 +58,22 @@ Act = Callable[[Leased, Done], Awaitable[None]]
 """Deals with a message that is meant, and deletes it. Raises Unreplayable for one that has to stay."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A pass over a poison queue: the messages that are meant, how many at most, and how long each is leased."""
+
+    selection: Selection = EVERYTHING
+    limit: int | None = None
+    """Messages; None for all that there were when it began."""
+    lease: int = 60
+    """Seconds after which others can have what a killed pass had leased."""
+    told: Told = lambda _: None
+    """Called with each Progress."""
+
+
+ALL: Final = Pass()
+
+
 class Sweep:
     """Gets what is in a poison queue, once; the messages that are not meant are held until the end, then given back.
 
@@ -66,27 +82,15 @@ class Sweep:
     and gives the rest back; cancelled once more, it drops everything.
     """
 
-    def __init__(  # noqa: PLR0913 — one parameter an option
-        self,
-        poison: Queue,
-        selection: Selection,
-        *,
-        lease: int,
-        limit: int | None = None,
-        told: Told = lambda _: None,
-        leave: Callable[[GivenUp], bool] = lambda _: False,
-    ) -> None:
-        """Take which messages are meant, and how many at most; those to *leave* were not there when it began."""
+    def __init__(self, poison: Queue, over: Pass, leave: Callable[[GivenUp], bool] = lambda _: False) -> None:
+        """Take the queue, and what the pass is to be; messages to *leave* were not there when it began."""
         self.progress = Progress(0)
         self._poison = poison
-        self._selection = selection
-        self._lease = lease
-        self._limit = limit
-        self._told = told
+        self._pass = over
         self._leave = leave
         self._seen: set[str] = set()
         self._unreplayable: set[str] = set()
-        self._held = _Held(poison, lease)
+        self._held = _Held(poison, over.lease)
 
     async def run(self, act: Act) -> None:
         """Have *act* called for each message that is meant, a batch at a time. Raises what it raises, after its batch.
@@ -99,8 +103,8 @@ class Sweep:
         try:
             while (room := self._room()) and deliveries > 0:
                 await self._held.renew()
-                until = time.monotonic() + self._lease / 2
-                batch = await self._poison.get(room, visibility=self._lease)
+                until = time.monotonic() + self._pass.lease / 2
+                batch = await self._poison.get(room, visibility=self._pass.lease)
                 if not batch:
                     return
                 deliveries -= len(batch)
@@ -124,24 +128,24 @@ class Sweep:
     def _room(self) -> int:
         """Return how many messages to get next."""
         left = self.progress.there - self.progress.looked_at
-        if self._limit is not None and self.progress.done >= self._limit:
+        if self._pass.limit is not None and self.progress.done >= self._pass.limit:
             return 0
-        if self._limit is not None and self._selection.takes_all:
-            left = min(left, self._limit - self.progress.done)
+        if self._pass.limit is not None and self._pass.selection.takes_all:
+            left = min(left, self._pass.limit - self.progress.done)
         return min(left, MAX_BATCH)
 
     def _meant(self, batch: Iterable[Message], until: float) -> list[Leased]:
         meant: list[Leased] = []
         for message in batch:
             given_up = GivenUp.of(message)
-            full = self._limit is not None and self.progress.done + len(meant) >= self._limit
+            full = self._pass.limit is not None and self.progress.done + len(meant) >= self._pass.limit
             if self._leave(given_up):
                 self._held.add(message, until)
                 continue
             if message.id not in self._seen:
                 self._seen.add(message.id)
                 self._tell(looked_at=self.progress.looked_at + 1)
-            if full or not self._selection.takes(given_up):
+            if full or not self._pass.selection.takes(given_up):
                 self._held.add(message, until)
             else:
                 meant.append(Leased(message, given_up, until))
@@ -152,7 +156,7 @@ class Sweep:
 
     def _tell(self, **news: Any) -> None:
         self.progress = replace(self.progress, **news)
-        self._told(self.progress)
+        self._pass.told(self.progress)
 
 
 async def _to_the_end(steps: Iterable[Awaitable[None]]) -> None:

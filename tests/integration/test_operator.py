@@ -29,7 +29,7 @@ from qworker.outcome import Failure
 from qworker.poison.record import PoisonRecord, decode_poison, encode_poison
 from qworker.poison.replay import replay
 from qworker.poison.selection import Selection
-from qworker.poison.sweep import Progress
+from qworker.poison.sweep import Pass, Progress
 from qworker.wire.bundle import bundled
 from qworker.wire.envelope import encode
 from running import ROOT
@@ -420,7 +420,7 @@ def all_was_visible(stage: Stage) -> bool:
     """Put back what is visible and even; return whether nothing was invisible, as what the killed one held was."""
     told: list[Progress] = []
     even = Selection(task="even")
-    stage.app._portal.run(replay(stage.app.broker, stage.queue, selection=even, told=told.append))
+    stage.app._portal.run(replay(stage.app.broker, stage.queue, Pass(selection=even, told=told.append)))
     return told[-1].looked_at == told[-1].there
 
 

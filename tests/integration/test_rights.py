@@ -37,6 +37,7 @@ from qworker.errors import AccessDenied
 from qworker.events import JobPoisoned, JobSucceeded, PollFailed, RenewalFailed, RightMissing
 from qworker.poison.replay import replay
 from qworker.poison.selection import Selection
+from qworker.poison.sweep import Pass
 from qworker.testing import EventRecorder
 from running import ROOT
 from stage import Stage
@@ -199,7 +200,7 @@ async def test_a_replay_of_some_needs_to_update_too(
     limited = AzureBroker.from_url(url_with(permissions))
     await whole.queue(f"{queue}-poison").put('{"task":"another"}')
     await whole.queue(f"{queue}-poison").put('{"task":"meant"}')
-    assert 1 == await replay(limited, queue, selection=Selection(task="meant"))
+    assert 1 == await replay(limited, queue, Pass(selection=Selection(task="meant")))
     assert (1, 1) == (await whole.queue(queue).count(), await whole.queue(f"{queue}-poison").count())
     assert given_back == bool(await whole.queue(f"{queue}-poison").peek())
     await limited.aclose()

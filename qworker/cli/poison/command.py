@@ -21,6 +21,7 @@ from qworker.operate.words import NONE, age, counted
 from qworker.poison.purge import look_through, purge
 from qworker.poison.replay import replay
 from qworker.poison.selection import Selection
+from qworker.poison.sweep import Pass
 from qworker.settings import parse_seconds
 
 poison = typer.Typer(
@@ -159,7 +160,7 @@ def replay_(  # noqa: PLR0913 — one parameter an option
             _look_only(run, found, selection, lease, as_json=as_json, replayable=True)
         else:
             with run.shown() as told:
-                pass_over = partial(replay, found, name, selection=selection, limit=limit, lease=lease, told=told)
+                pass_over = partial(replay, found, name, Pass(selection=selection, limit=limit, lease=lease, told=told))
                 ask(found, pass_over)
             run.print_end(as_json=as_json)
         stuck += 0 if dry_run else run.progress.left
@@ -208,7 +209,7 @@ def purge_(  # noqa: PLR0913 — one parameter an option
             _look_only(run, found, selection, lease, as_json=as_json)
         else:
             with run.shown() as told:
-                pass_over = partial(purge, found, name, selection=selection, limit=limit, lease=lease, told=told)
+                pass_over = partial(purge, found, name, Pass(selection=selection, limit=limit, lease=lease, told=told))
                 ask(found, pass_over)
             run.print_end(as_json=as_json)
         limit = run.rest()
@@ -227,19 +228,8 @@ def _look_only(  # noqa: PLR0913 — what the commands were given
 ) -> None:
     found, limit = Found(), run.limit
     with run.shown() as told:
-        ask(
-            broker,
-            lambda: look_through(
-                broker,
-                run.queue,
-                found.add,
-                selection=selection,
-                limit=limit,
-                lease=lease,
-                told=told,
-                replayable=replayable,
-            ),
-        )
+        over = Pass(selection=selection, limit=limit, lease=lease, told=told)
+        ask(broker, lambda: look_through(broker, run.queue, found.add, over, replayable=replayable))
     run.print_dry(found, as_json=as_json)
 
 

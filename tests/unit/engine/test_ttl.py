@@ -21,7 +21,7 @@ from qworker.engine.lease.lease import Lease
 from qworker.engine.run import runner as runner_module
 from qworker.events import JobExpired, JobPoisoned, JobReleased, JobSnoozed, JobStarted, JobSucceeded
 from qworker.poison.replay import replay
-from qworker.poison.sweep import Progress
+from qworker.poison.sweep import Pass, Progress
 from qworker.produce import producer as producer_module
 from qworker.testing import EventRecorder, FakeClock
 from qworker.wire.bundle import bundled
@@ -278,7 +278,7 @@ async def test_a_replay_counts_a_ttl_anew(app: App, clock: FakeClock, bundle: in
     assert 2 == len((await arun_until_idle(app)).of(JobPoisoned))
     clock.advance(1000)
     told: list[Progress] = []
-    assert 2 == await replay(app.broker, "default", told=told.append)
+    assert 2 == await replay(app.broker, "default", Pass(told=told.append))
     assert 2 == told[-1].ttl_anew
     clock.advance(300)
     assert 2 == len((await arun_until_idle(app)).of(JobPoisoned)), "it was run, and given up"
@@ -298,7 +298,7 @@ async def test_a_replay_has_no_regard_to_a_moment(app: App, broker: SqliteBroker
     clock.advance(7200)
     for _ in range(2):
         told: list[Progress] = []
-        assert 1 == await replay(app.broker, "default", told=told.append)
+        assert 1 == await replay(app.broker, "default", Pass(told=told.append))
         assert 1 == told[-1].ttl_anew
         assert [(True, end)] == [(job.begun, job.expires_at) for job in await queued(broker)]
         assert 1 == len((await arun_until_idle(app)).of(JobPoisoned)), "it was run, and given up"
@@ -312,7 +312,7 @@ async def test_a_replay_says_nothing_of_what_has_no_ttl(app: App) -> None:
     await once.aenqueue()
     await arun_until_idle(app)
     told: list[Progress] = []
-    assert 1 == await replay(app.broker, "default", told=told.append)
+    assert 1 == await replay(app.broker, "default", Pass(told=told.append))
     assert 0 == told[-1].ttl_anew
 
 

@@ -20,6 +20,7 @@ from qworker.errors import (
 from qworker.outcome import Failure
 from qworker.poison.record import PoisonRecord, encode_poison
 from qworker.poison.replay import replay
+from qworker.poison.sweep import Pass
 from qworker.wire.bodies import as_body
 
 
@@ -86,7 +87,7 @@ async def test_its_attempts_begin_anew_and_its_state_is_kept(broker: Broker, enc
 
 async def test_no_more_than_asked_for(broker: Broker) -> None:
     await poison(broker, *(poisoned(json.dumps({"task": str(n)})) for n in range(40)))
-    assert 33 == await replay(broker, "mail", limit=33)
+    assert 33 == await replay(broker, "mail", Pass(limit=33))
     assert (33, 7) == (await broker.queue("mail").count(), await broker.queue("mail-poison").count())
     assert 7 == await replay(broker, "mail")
     assert 0 == await replay(broker, "mail")

@@ -15,7 +15,7 @@ from qworker.poison.purge import look_through, purge
 from qworker.poison.record import PoisonRecord, encode_poison
 from qworker.poison.replay import replay
 from qworker.poison.selection import GivenUp, Selection
-from qworker.poison.sweep import Done, Leased, Progress, Sweep
+from qworker.poison.sweep import Done, Leased, Pass, Progress, Sweep
 
 AT = datetime(2027, 1, 1, tzinfo=UTC)
 EVEN = Selection(task="even")
@@ -58,7 +58,7 @@ async def test_what_is_meant_is_put_back_and_the_rest_is_visible_at_once(broker:
     await fill(broker, 100)
     told: list[Progress] = []
 
-    assert 50 == await replay(broker, "mail", selection=EVEN, told=told.append)
+    assert 50 == await replay(broker, "mail", Pass(selection=EVEN, told=told.append))
 
     assert Counter(poisoned(n) for n in range(1, 100, 2)) == await visible(broker)
     assert set(range(0, 100, 2)) == {n_of(body) for body in await visible(broker, "mail")}
@@ -67,7 +67,7 @@ async def test_what_is_meant_is_put_back_and_the_rest_is_visible_at_once(broker:
 
 async def test_two_at_once_with_a_selection_lose_and_double_nothing(broker: Broker) -> None:
     await fill(broker, 200)
-    counts = await asyncio.gather(*(replay(broker, "mail", selection=EVEN) for _ in range(2)))
+    counts = await asyncio.gather(*(replay(broker, "mail", Pass(selection=EVEN)) for _ in range(2)))
     assert 100 == sum(counts)
     assert min(counts) > 0
     assert Counter(range(0, 200, 2)) == Counter(map(n_of, (await visible(broker, "mail")).elements()))
@@ -76,7 +76,7 @@ async def test_two_at_once_with_a_selection_lose_and_double_nothing(broker: Brok
 
 async def test_a_purge_deletes_what_is_meant_and_nothing_else(broker: Broker) -> None:
     await fill(broker, 100)
-    assert 50 == await purge(broker, "mail", selection=EVEN)
+    assert 50 == await purge(broker, "mail", Pass(selection=EVEN))
     assert Counter(poisoned(n) for n in range(1, 100, 2)) == await visible(broker)
     assert 0 == await broker.queue("mail").count()
 
@@ -84,7 +84,7 @@ async def test_a_purge_deletes_what_is_meant_and_nothing_else(broker: Broker) ->
 async def test_a_look_changes_nothing_and_sees_all(broker: Broker) -> None:
     await fill(broker, 70)
     seen: list[GivenUp] = []
-    assert 35 == await look_through(broker, "mail", seen.append, selection=EVEN)
+    assert 35 == await look_through(broker, "mail", seen.append, Pass(selection=EVEN))
     assert {f"j{n}" for n in range(0, 70, 2)} == {each.job_id for each in seen}
     assert 70 == sum((await visible(broker)).values())
 
@@ -92,7 +92,7 @@ async def test_a_look_changes_nothing_and_sees_all(broker: Broker) -> None:
 @pytest.mark.parametrize("limit", [1, 20, 40])
 async def test_no_more_than_asked_for_and_the_others_are_given_back(broker: Broker, limit: int) -> None:
     await fill(broker, 100)
-    assert limit == await purge(broker, "mail", selection=EVEN, limit=limit)
+    assert limit == await purge(broker, "mail", Pass(selection=EVEN, limit=limit))
     assert 100 - limit == sum((await visible(broker)).values())
 
 
@@ -104,7 +104,7 @@ async def test_without_a_selection_a_limit_leases_no_more_than_that(broker: Brok
         asked.append(sum((await visible(broker)).values()))
         done()
 
-    sweep = Sweep(broker.queue("mail-poison"), Selection(), lease=60, limit=2)
+    sweep = Sweep(broker.queue("mail-poison"), Pass(selection=Selection(), lease=60, limit=2))
     await sweep.run(act)
     assert [8, 0] == sorted(asked, reverse=True)
 
@@ -120,7 +120,7 @@ async def test_cancelled_it_ends_what_it_has_begun_and_gives_the_rest_back(broke
         await poison.delete(leased.message.id, leased.message.receipt)
         done()
 
-    sweep = Sweep(poison, EVEN, lease=60)
+    sweep = Sweep(poison, Pass(selection=EVEN, lease=60))
     run = asyncio.create_task(sweep.run(act))
     await begun.wait()
     run.cancel()
@@ -160,7 +160,7 @@ async def test_a_held_message_is_renewed_when_half_of_its_lease_is_over(monkeypa
         return [message(poisoned(2), number=2)]
 
     poison._answers["get"][1] = later
-    await Sweep(poison, Selection(task="none"), lease=60).run(forget)
+    await Sweep(poison, Pass(selection=Selection(task="none"), lease=60)).run(forget)
 
     updates = [(name, receipt, visibility) for name, receipt, visibility, _ in poison.called("update")]
     assert [("m1", "r1", 60), ("m2", "r1", 60)] == updates[:2]
@@ -170,7 +170,7 @@ async def test_a_held_message_is_renewed_when_half_of_its_lease_is_over(monkeypa
 
 async def test_leases_that_end_too_soon_do_not_keep_it_going() -> None:
     poison = Poison(*([1, 3] for _ in range(50)), there=4)
-    sweep = Sweep(poison, EVEN, lease=2)
+    sweep = Sweep(poison, Pass(selection=EVEN, lease=2))
     await sweep.run(forget)
     assert (Progress(4, 2, 0), 6) == (sweep.progress, len(poison.called("get")))
 
@@ -178,7 +178,7 @@ async def test_leases_that_end_too_soon_do_not_keep_it_going() -> None:
 async def test_what_can_not_be_given_back_is_left_to_its_lease() -> None:
     poison = Poison([1, 3], there=2)
     poison.will("update", AccessDenied("no"), LeaseLost("m3"))
-    await Sweep(poison, EVEN, lease=60).run(forget)
+    await Sweep(poison, Pass(selection=EVEN, lease=60)).run(forget)
     assert 2 == len(poison.called("update"))
 
 
