@@ -19,8 +19,9 @@ from qworker.job import Job
 from qworker.poison.record import decode_poison
 from qworker.wire.bundle import bundled
 from qworker.wire.envelope import encode
-from stage import Stage, WorkerProcess, wait_until
-from troubled import Bench, until
+from stage import Stage, WorkerProcess
+from troubled import Bench
+from waiting import until, wait_until
 
 LEASE: Final = 2
 FEW: Final = ("--lease", str(LEASE), "-c", "4")

@@ -16,7 +16,8 @@ from explanations import Line
 from fault_report import Fault
 from proc import is_alive
 from qworker.task import Task
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 from watched import Watched
 
 LEASE: Final = 4

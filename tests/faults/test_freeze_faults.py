@@ -15,7 +15,8 @@ import freezing
 from fault_report import Fault
 from proc import family
 from qworker.task import Task
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import wait_until
 from watched import Watched
 
 LEASE: Final = 2

@@ -31,7 +31,8 @@ from qworker.produce.producer import Producer
 from qworker.wire.bodies import Encoding
 from qworker.wire.envelope import decode, encode
 from qworker.wire.notes import Notes, with_notes
-from stage import MakeStage, Stage, WorkerProcess, wait_until
+from stage import MakeStage, Stage, WorkerProcess
+from waiting import wait_until
 
 
 @dataclass(frozen=True)

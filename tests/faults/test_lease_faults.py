@@ -15,8 +15,9 @@ from fault_rules import Rule
 from qworker.brokers.azure.broker import AzureBroker
 from qworker.errors import BrokerBusy
 from qworker.events import JobSucceeded, LeaseLost, SettleFailed
-from stage import Stage, wait_until
-from troubled import Bench, until
+from stage import Stage
+from troubled import Bench
+from waiting import until, wait_until
 
 
 @pytest.mark.fault(13)

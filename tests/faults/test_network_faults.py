@@ -30,8 +30,9 @@ from qworker.errors import EnqueueUncertain
 from qworker.events import Event, JobPoisoned, JobSucceeded, LeaseLost, PollFailed, SettleFailed
 from qworker.testing import EventRecorder
 from qworker.wire.envelope import decode
-from stage import MakeStage, Stage, wait_until
-from troubled import Bench, azure_bench, until
+from stage import MakeStage, Stage
+from troubled import Bench, azure_bench
+from waiting import until, wait_until
 
 _NOISE = 1.5
 """Seconds by which a busy machine may be late."""

@@ -33,7 +33,8 @@ from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.poison.replay import replay
 from qworker.testing import EventRecorder
 from qworker.wire.bodies import Encoding, as_body
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import until, wait_until
 
 C: Final = 4
 LEASE: Final = 2
@@ -55,13 +56,6 @@ async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 def queue_name() -> str:
     return f"q-{uuid4().hex[:12]}"
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Wait for a fact about a worker that runs inside this test."""
-    async with asyncio.timeout(60):
-        while not fact():  # noqa: ASYNC110 — facts of many kinds
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.fault(40)

@@ -40,7 +40,8 @@ from qworker.outcome import Failure
 from qworker.poison.record import PoisonRecord
 from qworker.settings import Settings
 from qworker.wire.bodies import as_body
-from stage import MakeStage, Stage, WorkerProcess, wait_until
+from stage import MakeStage, Stage, WorkerProcess
+from waiting import wait_until
 
 enqueue_module = importlib.import_module("qworker.produce.enqueuer")
 run_module = importlib.import_module("qworker.cli.run.command")  # its name in the package is that of the command

@@ -13,7 +13,8 @@ import pytest
 
 import soaking
 from fault_report import Fault
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 WARM_UP: Final = 0.3
 """The part of all jobs after which a worker has everything that it needs."""

@@ -22,7 +22,8 @@ from damage import KINDS, damage_in_use, flip, log_of, state_of
 from fault_report import Fault
 from history import check
 from small_disk import DISKS, SmallDisk, small_disk
-from stage import APPS, MakeStage, Stage, WorkerProcess, wait_until
+from stage import APPS, MakeStage, Stage, WorkerProcess
+from waiting import wait_until
 
 BOUND: Final = 16 * 2**20
 """Bytes that the write-ahead log keeps, once nobody holds a snapshot."""

@@ -23,7 +23,8 @@ from fault_rules import Rule
 from proc import family, starved
 from qworker.task import Task
 from qworker.wire.envelope import decode
-from stage import MakeStage, Stage, WorkerProcess, wait_until
+from stage import MakeStage, Stage, WorkerProcess
+from waiting import wait_until
 from watched import Watched
 
 

@@ -25,7 +25,8 @@ from fault_rules import Rule
 from history import check
 from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.task import Task
-from stage import MakeStage, Stage, WorkerProcess, wait_until
+from stage import MakeStage, Stage, WorkerProcess
+from waiting import wait_until
 
 LEASE: Final = 2
 CRASHING: Final = ("--lease", str(LEASE), "-c", "4")

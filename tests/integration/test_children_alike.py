@@ -14,7 +14,8 @@ import pytest
 import alike
 from proc import is_alive
 from running import run
-from stage import APPS, Stage, WorkerProcess, wait_until
+from stage import APPS, Stage, WorkerProcess
+from waiting import wait_until
 
 OPTIONS = ["-X", "dev", "-X", "int_max_str_digits=5000", "-W", "error:x", "-B", "-O", "-u", "-d", "-b", "-s"]
 COMMAND = "import sys; from qworker.__main__ import main; sys.path.append('/added'); sys.argv[1:] = {arguments}; main()"

@@ -9,7 +9,8 @@ import pytest
 
 import containing
 from proc import family
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
 may_make_one = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import jobs
 from fault_proxy import FaultProxy
 from qworker.poison.record import decode_poison
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 LEASE = 3
 NOBODYS = "00000000-0000-0000-0000-000000000000"

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from doubles import until
 from fault_actions import Answer
 from fault_exchange import Exchange
 from fault_proxy import FaultProxy
 from fault_rules import Rule
-from stage import MakeStage, Stage, wait_until
+from stage import MakeStage, Stage
+from waiting import until, wait_until
 
 
 def command(stage: Stage, *options: str) -> list[str]:

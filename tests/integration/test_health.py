@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import jobs
 from qworker.observe.health.server import NO_METRICS, listen
 from running import run, started
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import wait_until
 
 WITHOUT_EXTRA = "import sys; sys.modules['prometheus_client'] = None; from qworker.__main__ import main; main()"
 

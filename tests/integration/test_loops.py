@@ -10,7 +10,8 @@ import jobs
 import looping
 import nesting
 import nesting_late
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 both = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 

@@ -33,7 +33,8 @@ from qworker.poison.sweep import Pass, Progress
 from qworker.wire.bundle import bundled
 from qworker.wire.envelope import encode
 from running import ROOT
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import wait_until
 
 NOW: Final = datetime.now(UTC)
 GATE: Final = "import sys; from qworker.cli import main; import qworker.poison.replay; sys.stdin.readline(); main()"

@@ -11,7 +11,8 @@ import pytest
 
 import jobs
 import lingering
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import wait_until
 
 
 def _children(stage: Stage, worker: WorkerProcess, count: int) -> set[int]:

@@ -5,7 +5,8 @@ from itertools import count
 
 import jobs
 import newer
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 WORKERS = 2
 

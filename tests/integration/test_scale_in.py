@@ -12,7 +12,8 @@ from functools import partial
 
 import jobs
 import stopping
-from stage import Stage, WorkerProcess, wait_until
+from stage import Stage, WorkerProcess
+from waiting import wait_until
 
 GRACE = 3.0
 SHORT = GRACE / 3

@@ -4,7 +4,8 @@ import pytest
 
 import jobs
 from qworker.brokers.base import Queue
-from stage import Stage, wait_until
+from stage import Stage
+from waiting import wait_until
 
 
 def test_all_jobs_in_the_poison_queue_are_found_again_and_again(stage: Stage) -> None:

@@ -22,7 +22,8 @@ from qworker.cli import main
 from qworker.operate.top.model import Look
 from qworker.operate.top.sources import Sources
 from running import ROOT
-from stage import APPS, Stage, wait_until
+from stage import APPS, Stage
+from waiting import wait_until
 
 Top = Callable[..., tuple[int, str, str]]
 ON_ITS_TERMINAL = (

@@ -7,7 +7,8 @@ import time
 import pytest
 
 import jobs
-from stage import APPS, Stage, wait_until
+from stage import APPS, Stage
+from waiting import wait_until
 
 
 def has_passed(seconds: float, since: float) -> None:

@@ -127,10 +127,3 @@ class ScriptedBroker(Broker):
 def message(body: str = '{"task":"t"}', *, number: int = 1, dequeue_count: int = 1) -> Message:
     now = datetime.now(UTC)
     return Message(f"m{number}", "r1", dequeue_count, body, now, None, now)
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Wait for a fact that nothing else tells of, such as one of another thread."""
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 — see above
-            await asyncio.sleep(0.001)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import uuid4
@@ -23,22 +23,13 @@ from qworker.job import Job
 from qworker.poison.record import decode_poison
 from qworker.produce.producer import Call
 from qworker.task import Task
+from waiting import wait_until
 
 APPS = Path(__file__).parents[1] / "apps"
 _LAST_LINES: Final = 2.0
 """Seconds in which a worker writes down what it has done."""
 _LOOKED_AT: Final = 60
 """Seconds that poisoned messages are invisible if they are not put back."""
-
-
-def wait_until(fact: Callable[[], Any], *, within: float = 60.0, what: str = "the awaited fact") -> Any:
-    """Return what *fact* returns as soon as that is true."""
-    give_up = time.monotonic() + within
-    while not (found := fact()):
-        if time.monotonic() > give_up:
-            pytest.fail(f"{what} did not come within {within} s")
-        time.sleep(0.01)
-    return found
 
 
 class WorkerProcess:

@@ -41,16 +41,6 @@ class Trouble(Protocol):
         """Do it, and hold the answer back."""
 
 
-async def until(fact: Callable[[], object], what: str, *, within: float = 60.0) -> None:
-    """Wait for a fact about workers that run inside this test."""
-    try:
-        async with asyncio.timeout(within):
-            while not fact():  # noqa: ASYNC110 — facts of many kinds
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pytest.fail(f"{what} did not come within {within:g} s")
-
-
 @dataclass
 class Call:
     """One call that a worker made, and what came of it."""

@@ -17,7 +17,7 @@ from fault_proxy import FaultProxy
 from fault_rules import Rule
 from qworker.brokers.azure.broker import AzureBroker, AzureQueue
 from qworker.errors import AnswerLost, BrokerBusy, BrokerUnavailable, LeaseLost
-from stage import wait_until
+from waiting import wait_until
 
 
 @pytest.fixture

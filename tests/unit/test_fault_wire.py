@@ -23,7 +23,7 @@ from fault_actions import (
 )
 from fault_proxy import FaultProxy
 from fault_rules import Rule
-from stage import wait_until
+from waiting import wait_until
 
 GET = b"GET /devstoreaccount1/mail/messages HTTP/1.1\r\nHost: h\r\n\r\n"
 PUT = b"POST /devstoreaccount1/mail/messages HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n<a/>"

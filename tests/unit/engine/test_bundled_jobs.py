@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from doubles import ScriptedBroker, ScriptedQueue, message, until
+from doubles import ScriptedBroker, ScriptedQueue, message
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Retry, Snooze
 from qworker.brokers.base import PeekedMessage
@@ -35,6 +35,7 @@ from qworker.poison.replay import replay
 from qworker.testing import EventRecorder, FakeClock
 from qworker.wire.bundle import TASK, bundled, contents_of
 from qworker.wire.envelope import decode, encode
+from waiting import until
 
 
 async def poisoned(broker: SqliteBroker) -> list[PoisonRecord]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doubles import ScriptedBroker, ScriptedQueue, message, until
+from doubles import ScriptedBroker, ScriptedQueue, message
 from idle import arun_until_idle
 from qworker import INJECTED, App, Backoff, Context, Job, Reject, Snooze, current
 from qworker.brokers.base import MAX_BODY_BYTES
@@ -46,6 +46,7 @@ from qworker.poison.record import PoisonRecord, decode_poison
 from qworker.testing import EventRecorder, FakeClock
 from qworker.wire.envelope import decode, encode
 from qworker.wire.notes import Notes, with_notes
+from waiting import until
 
 
 async def poisoned(broker: SqliteBroker, queue: str = "default") -> list[PoisonRecord]:

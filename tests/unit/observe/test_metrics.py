@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from doubles import ScriptedBroker, message, until
+from doubles import ScriptedBroker, message
 from qworker import App, Backoff, Reject, Snooze
 from qworker._routine import LeaseRenewed, Polled, RequestMade
 from qworker.engine.guard.vitals import Vitals
@@ -33,6 +33,7 @@ from qworker.observe.metrics import _OUTCOMES, UNKNOWN, Metrics
 from qworker.outcome import Failure
 from qworker.testing import arun_until_idle
 from qworker.wire.envelope import encode
+from waiting import until
 
 JOB = Job("j1", "mail.send")
 FAILURE = Failure("ValueError", "no")

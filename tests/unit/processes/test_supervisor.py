@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from doubles import until
 from qworker._exits import MORE_TO_DO, NOTHING_TO_POLL
 from qworker.events import ProcessDied, Reloading
 from qworker.processes import supervisor as supervisor_module
 from qworker.processes.supervisor import Supervisor
 from qworker.testing import EventRecorder
+from waiting import until
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,7 @@ from qworker.errors import (
     QworkerError,
 )
 from qworker.testing.clock import FakeClock
+from waiting import until
 
 
 def note(_: str) -> None: ...
@@ -1076,11 +1077,6 @@ class _Failing:
 
     def close(self) -> None:
         self._real.close()
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    while not fact():  # noqa: ASYNC110 - facts of another thread: nobody could set an event
-        await asyncio.sleep(0.001)
 
 
 @contextmanager

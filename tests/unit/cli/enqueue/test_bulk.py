@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from doubles import ScriptedBroker, until
+from doubles import ScriptedBroker
 from qworker import App
 from qworker.cli.enqueue.bulk import BATCH, Bulk
 from qworker.cli.enqueue.job_lines import Options
@@ -14,6 +14,7 @@ from qworker.cli.enqueue.lines import Line
 from qworker.cli.shared.stopping import Stopped, Stopping
 from qworker.errors import AnswerLost, BrokerRefused, BrokerUnusable
 from qworker.wire.bundle import contents_of
+from waiting import until
 
 
 class Seen:

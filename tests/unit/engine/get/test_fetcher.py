@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from doubles import ScriptedQueue, message, until
+from doubles import ScriptedQueue, message
 from qworker.brokers.base import Message, Queue, Urgency
 from qworker.engine.get import fetcher as fetcher_module
 from qworker.engine.get.fetcher import Fetcher, Pace
 from qworker.errors import AccessDenied, BrokerBusy, BrokerUnavailable
 from qworker.events import Event, PollFailed, PollRecovered, QueueUnthrottled
 from qworker.testing import EventRecorder
+from waiting import until
 
 
 class Room:

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from doubles import ScriptedQueue, message, until
+from doubles import ScriptedQueue, message
 from qworker.brokers.base import Urgency
 from qworker.brokers.sqlite.broker import SqliteBroker
 from qworker.engine.lease.lease import Lease, LeaseKeeper
 from qworker.engine.lease.watch import LoopWatch
 from qworker.errors import AccessDenied, AnswerLost, BrokerBusy, LeaseLost
+from waiting import until
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from qworker.errors import LeaseLost
 from qworker.job import Job
 from qworker.outcome import Failed, Failure, Outcome, Rejected, RetryAsked, Succeeded
 from qworker.system.descriptors import EXHAUSTED
-from stage import wait_until
+from waiting import wait_until
 
 
 @pytest.fixture

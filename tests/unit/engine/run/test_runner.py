@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationInfo, field_validator
 from structlog.contextvars import get_contextvars
 
 import in_child
-from doubles import ScriptedQueue, message, until
+from doubles import ScriptedQueue, message
 from qworker import INJECTED, App, Context, Reject, Retry, Snooze, current
 from qworker.context import NoContext
 from qworker.engine.attempt import Attempt, Received
@@ -41,6 +41,7 @@ from qworker.outcome import (
     Unknown,
 )
 from qworker.task import Task
+from waiting import until
 
 app = App(broker="sqlite://")
 STOP = Released("stop")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doubles import until
 from qworker.observe.health import door
 from qworker.observe.health.server import listen, serving
+from waiting import until
 
 LIVE = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSED = "the health port closed a connection: it takes 64 at once, each with one request in 5 s"

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from doubles import until
 from qworker.events import JobSucceeded
 from qworker.job import Job
 from qworker.observe.health.fleet import Fleet, Line
@@ -13,6 +12,7 @@ from qworker.observe.health.reports import REPORT_FD, Report, Samples, pack, unp
 from qworker.observe.health.samples import samples_of
 from qworker.observe.health.state import WorkerState
 from qworker.observe.metrics import Metrics
+from waiting import until
 
 
 class Clock:
