@@ -3,22 +3,21 @@
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import matplotlib as mpl
-
-if TYPE_CHECKING:
-    from bench.report import Board
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from bench.board import Board
+
 _OURS: Final = "#1668b8"
 _OTHERS: Final = "#9aa5b1"
 
 
-def draw(board: "Board", folder: Path) -> None:
+def draw(board: Board, folder: Path) -> None:
     """Draw what there are results for."""
     folder.mkdir(exist_ok=True)
     for scene in board.scenes("azure: "):
@@ -35,7 +34,7 @@ def _slug(scene: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", scene.partition(": ")[2].lower()).strip("-")
 
 
-def _bars(board: "Board", scene: str, path: Path) -> None:
+def _bars(board: Board, scene: str, path: Path) -> None:
     whats = board.whats(scene)
     figure, axes = plt.subplots(1, len(whats), figsize=(6 * len(whats), 3.4), layout="constrained")
     for axis, what in zip(axes if len(whats) > 1 else [axes], whats, strict=True):
@@ -56,7 +55,7 @@ def _bars(board: "Board", scene: str, path: Path) -> None:
     _save(figure, path)
 
 
-def _lines(board: "Board", scene: str, label: str, path: Path) -> None:
+def _lines(board: Board, scene: str, label: str, path: Path) -> None:
     names = board.who(scene, "drain")
     rates = [board.figure(scene, "drain", name, lambda r: r.rate) for name in names]
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
@@ -69,7 +68,7 @@ def _lines(board: "Board", scene: str, label: str, path: Path) -> None:
     _save(figure, path)
 
 
-def _polling(board: "Board", scene: str, path: Path) -> None:
+def _polling(board: Board, scene: str, path: Path) -> None:
     names = board.who(scene, "start p50, ms")
     x = [float(name) for name in names]
     figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")

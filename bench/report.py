@@ -2,10 +2,7 @@
 
 import platform
 import sqlite3
-import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,54 +10,12 @@ from typing import Final
 import psutil
 
 from bench import plots
-from bench.results import Result, load
+from bench.board import Board, Figure
+from bench.results import load
 
 _DOCS: Final = Path(__file__).parents[1] / "docs"
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 _TITLES: Final = {"sqlite: moments": "SQLite: an idle worker"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A median, with the lowest and the highest of its values."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Figure":
-        """Return the figure of some rounds."""
-        return cls(statistics.median(values), min(values), max(values))
-
-    def text(self, form: str = ",.0f") -> str:
-        """Return it for a table."""
-        return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
-
-
-class Board:
-    """All results, by scene, measurement and contestant."""
-
-    def __init__(self, results: Iterable[Result]) -> None:
-        self._results: defaultdict[tuple[str, str, str], list[Result]] = defaultdict(list)
-        for result in results:
-            self._results[result.scene, result.what, result.who].append(result)
-
-    def scenes(self, prefix: str) -> list[str]:
-        """Return the scenes that begin with *prefix*."""
-        return list(dict.fromkeys(scene for scene, _, _ in self._results if scene.startswith(prefix)))
-
-    def who(self, scene: str, what: str) -> list[str]:
-        """Return the contestants that were measured in a scene."""
-        return [name for place, thing, name in self._results if (place, thing) == (scene, what)]
-
-    def whats(self, scene: str) -> list[str]:
-        """Return the measurements of a scene."""
-        return list(dict.fromkeys(what for place, what, _ in self._results if place == scene))
-
-    def figure(self, scene: str, what: str, who: str, of: Callable[[Result], float]) -> Figure:
-        """Return one figure."""
-        return Figure.of([of(result) for result in self._results[scene, what, who]])
 
 
 def write(results: Path) -> None:
