@@ -35,8 +35,10 @@ class _InstalledFirst:
         """Return where the module is; None if it is no such library, for others to find."""
         if path is not None or name not in LATE:
             return None
-        installed = [entry for entry in sys.path if _is_place_of_packages(entry)]
-        return PathFinder.find_spec(name, installed) or PathFinder.find_spec(name)
+        place = _behind_the_standard_library()
+        before, behind = sys.path[:place], sys.path[place:]  # PYTHONPATH comes before, and is somebody's will
+        installed = [entry for entry in behind if _is_place_of_packages(entry)]
+        return PathFinder.find_spec(name, before + installed) or PathFinder.find_spec(name, behind)
 
 
 def _is_place_of_packages(entry: str) -> bool:
