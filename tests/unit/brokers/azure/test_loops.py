@@ -159,13 +159,15 @@ async def test_loops_leave_nothing(place: str, caplog: pytest.LogCaptureFixture)
     seed = _seed()
     dice = random.Random(seed)
     broker = AzureBroker.from_connection_string(place)
+    # TLS says good-bye in several turns of the loop; one that is closed before makes asyncio complain of any library.
+    ways = [way for way in WAYS if way is not closed_in_between or "https" not in place]
 
     async def put() -> None:
         await broker.queue("mail").put("{}")
 
     def run_all(count: int) -> None:
         for _ in range(count):
-            way = dice.choice(WAYS)
+            way = dice.choice(ways)
             in_thread(way, put) if dice.random() < 0.3 else way(put)
 
     with warnings.catch_warnings(record=True) as warned:
